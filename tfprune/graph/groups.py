@@ -1,0 +1,256 @@
+"""Groups of channels that must go together, and what stands in the way of removing them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from rich.table import Table
+
+from tfprune.graph.rules import RULES
+from tfprune.graph.trace import Binding, Role, Trace, connected_components, trace
+from tfprune.tables import Report, new_table
+
+Exclude = Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool] | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """The slices of one variable that belong to one group.
+
+    Attributes:
+        layer: The layer that owns the variable.
+        variable: The variable.
+        axis: The axis along which it is sliced.
+        role: What the variable does to the channels.
+        positions: Positions on the axis that belong to the group; int array.
+        channels: For each position, the channel of the group it belongs to; int array of the same length.
+    """
+
+    layer: keras.layers.Layer
+    variable: keras.Variable
+    axis: int
+    role: Role
+    positions: np.ndarray
+    channels: np.ndarray
+
+    def mark(self, chosen: np.ndarray) -> np.ndarray:
+        """Return which positions on the whole axis belong to chosen channels.
+
+        Args:
+            chosen: One bool per channel of the group.
+
+        Returns:
+            One bool per position on the axis; positions outside the group are False.
+        """
+        marked = np.zeros(self.variable.shape[self.axis], bool)
+        marked[self.positions] = chosen[self.channels]
+        return marked
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that several layers make, share and read, so that they can only be removed everywhere at once.
+
+    Attributes:
+        name: The first layer that makes the channels.
+        size: How many channels there are.
+        members: The slices of variables that belong to the channels.
+        frozen: Why none of them may be removed; empty for a free group.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    frozen: tuple[str, ...] = ()
+
+    def with_role(self, *roles: Role) -> tuple[Member, ...]:
+        """Return the members that play one of these roles."""
+        return tuple(member for member in self.members if member.role in roles)
+
+    @property
+    def producers(self) -> tuple[Member, ...]:
+        """The kernels that make the channels."""
+        return self.with_role("producer")
+
+
+@dataclass(frozen=True)
+class ChannelGroups(Report):
+    """All channel groups of a model, in the order in which data flows; iterable, and printed as a table."""
+
+    model: str
+    groups: tuple[ChannelGroup, ...]
+
+    def __iter__(self) -> Iterator[ChannelGroup]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def free(self) -> tuple[ChannelGroup, ...]:
+        """The groups whose channels may be removed."""
+        return tuple(group for group in self.groups if not group.frozen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and numbers only, ready for JSON."""
+        rows = [
+            {
+                "name": group.name,
+                "channels": group.size,
+                "made_by": _layer_names(group.producers),
+                "read_by": _layer_names(group.with_role("consumer")),
+                "frozen": list(group.frozen),
+            }
+            for group in self.groups
+        ]
+        return {"model": self.model, "groups": rows}
+
+    def to_table(self) -> Table:
+        """Return one row per group."""
+        title = f"Channel groups of {self.model}: {len(self.free)} of {len(self)} free"
+        table = new_table(title, ["group", "made by", "read by", "frozen because"], ["channels"])
+        for row in self.to_dict()["groups"]:
+            lists = [", ".join(row[key]) for key in ("made_by", "read_by")]
+            table.add_row(row["name"], *lists, "; ".join(row["frozen"]) or "-", str(row["channels"]))
+        return table
+
+
+def channel_groups(model: keras.Model, exclude: Exclude = None) -> ChannelGroups:
+    """Find which channels of a model can be removed, which are tied together, and which are frozen and why.
+
+    A residual addition ties the channels of all layers that feed it; a concatenation only lines them up. The
+    model's inputs and outputs are frozen, and so is everything that a layer without a rule touches.
+
+    Reference: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, https://arxiv.org/abs/2301.12900
+
+    Args:
+        model: A built Sequential or functional Keras model.
+        exclude: Layers whose channels must all stay: a list of layer objects, or a function from a layer to
+            True for those to leave alone.
+
+    Returns:
+        The groups; printing them shows a table.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built or cannot be read layer by layer, or `exclude` names a foreign layer.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3, name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10, name="classes")])
+    >>> [(group.name, group.size, group.frozen) for group in channel_groups(model)]
+    [('conv', 16, ()), ('classes', 10, ('model output',))]
+    """
+    record = trace(model, RULES)
+    labels = record.components()
+    reasons = _frozen_reasons(record, labels, exclude, model)
+    group_of = _join_axes(record, labels)
+    bound: dict[int, list[tuple[Binding, np.ndarray]]] = {}
+    for binding in record.bindings.values():
+        roots = labels[binding.channels]
+        for group in np.unique(group_of[roots]).tolist():
+            bound.setdefault(group, []).append((binding, roots))
+    groups = [_make_group(group, bound[group], group_of, reasons) for group in sorted(bound)]
+    return ChannelGroups(model.name, tuple(group for group in groups if group.producers))
+
+
+def _frozen_reasons(
+    record: Trace, labels: np.ndarray, exclude: Exclude, model: keras.Model
+) -> dict[int, dict[str, None]]:
+    """Why each channel is frozen; a dict of reasons keeps their order and drops repeats."""
+    leave_alone = resolve_exclude(model, exclude)
+    excluded = [
+        (binding.channels, f"{binding.layer.name!r} is excluded")
+        for binding in record.bindings.values()
+        if binding.role == "producer" and leave_alone(binding.layer)
+    ]
+    reasons: dict[int, dict[str, None]] = {}
+    for channels, reason in [*record.frozen, *excluded]:
+        for root in np.unique(labels[channels]).tolist():
+            reasons.setdefault(root, {})[reason] = None
+    return reasons
+
+
+def _join_axes(record: Trace, labels: np.ndarray) -> np.ndarray:
+    """Join channels that one kernel makes: a group is what is ranked and counted together."""
+    made = [labels[binding.channels] for binding in record.bindings.values() if binding.role == "producer"]
+    if not made:
+        return labels
+    first = np.concatenate([np.full(len(roots) - 1, roots[0]) for roots in made])
+    return connected_components(labels, first, np.concatenate([roots[1:] for roots in made]))[labels]
+
+
+def _make_group(
+    group: int,
+    bound: list[tuple[Binding, np.ndarray]],
+    group_of: np.ndarray,
+    reasons: dict[int, dict[str, None]],
+) -> ChannelGroup:
+    slices = [(binding, roots, np.flatnonzero(group_of[roots] == group)) for binding, roots in bound]
+    order = np.unique(np.concatenate([roots[positions] for _, roots, positions in slices]))
+    members = tuple(
+        Member(
+            binding.layer,
+            binding.variable,
+            binding.axis,
+            binding.role,
+            positions,
+            np.searchsorted(order, roots[positions]),
+        )
+        for binding, roots, positions in slices
+    )
+    frozen = {reason: None for root in order.tolist() for reason in reasons.get(root, ())}
+    name = next((member.layer.name for member in members if member.role == "producer"), "")
+    return ChannelGroup(name, len(order), members, tuple(frozen))
+
+
+def resolve_exclude(model: keras.Model, exclude: Exclude) -> Callable[[keras.layers.Layer], bool]:
+    """Return a predicate for the layers to leave alone, given in either of the two forms.
+
+    Args:
+        model: The model that the layers belong to.
+        exclude: A list of layer objects, a predicate, or `None` for no layer.
+
+    Returns:
+        A function from a layer to whether it is left alone.
+
+    Raises:
+        TypeError: If `exclude` is neither, for example a layer's name.
+        ValueError: If a layer is not part of the model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="hidden")])
+    >>> resolve_exclude(model, [model.layers[0]])(model.layers[0])
+    True
+    """
+    if exclude is None:
+        return lambda layer: False
+    if callable(exclude) and not isinstance(exclude, keras.layers.Layer):
+        return exclude
+    if not isinstance(exclude, (list, tuple, set)) or not all(isinstance(x, keras.layers.Layer) for x in exclude):
+        raise TypeError(
+            "exclude must be a list of layer objects or a function from a layer to bool. "
+            f"Received: {exclude!r}. For a layer by name, pass [model.get_layer(name)]."
+        )
+    known = {id(layer) for layer in _all_layers(model)}
+    foreign = [layer.name for layer in exclude if id(layer) not in known]
+    if foreign:
+        raise ValueError(f"exclude holds layers that are not in the model {model.name!r}: {foreign}.")
+    chosen = {id(layer) for layer in exclude}
+    return lambda layer: id(layer) in chosen
+
+
+def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
+
+
+def _layer_names(members: tuple[Member, ...]) -> list[str]:
+    return list(dict.fromkeys(member.layer.name for member in members))

@@ -1,0 +1,130 @@
+"""The calls of a Keras model, in the order in which data flows through them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of one layer (a shared layer has several).
+
+    Attributes:
+        operation: The layer, nested model or `keras.ops` operation that is called.
+        inputs: The symbolic tensors that go in.
+        outputs: The symbolic tensors that come out.
+    """
+
+    operation: keras.Operation
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
+
+    @property
+    def input_shapes(self) -> list[Shape]:
+        """The shapes of the inputs, without the batch axis."""
+        return [tuple(tensor.shape[1:]) for tensor in self.inputs]
+
+    @property
+    def output_shapes(self) -> list[Shape]:
+        """The shapes of the outputs, without the batch axis."""
+        return [tuple(tensor.shape[1:]) for tensor in self.outputs]
+
+
+def check_traceable(model: Any) -> keras.Model:
+    """Return `model`, or raise if its calls cannot be read.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built, or computes in a `call` method of its own.
+
+    Example:
+
+    >>> check_traceable(keras.Sequential([keras.layers.Dense(1)]))
+    Traceback (most recent call last):
+    ...
+    ValueError: The model 'sequential...' is not built, so its channels are unknown. Call ... first.
+    """
+    if not isinstance(model, keras.Model):
+        hint = " It comes from tf_keras: build or load it with keras (Keras 3)." if _is_tf_keras(model) else ""
+        raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.{hint}")
+    if not model.built or (isinstance(model, keras.Sequential) and not model.layers):
+        raise ValueError(
+            f"The model {model.name!r} is not built, so its channels are unknown. "
+            "Call model.build(input_shape), or put keras.Input(shape) first."
+        )
+    if not _is_graph(model):
+        raise ValueError(
+            f"The model {model.name!r} ({type(model).__name__}) computes in its own call(), which cannot be read "
+            "layer by layer. Express it as keras.Model(inputs, outputs) or keras.Sequential."
+        )
+    return model
+
+
+def walk(model: keras.Model) -> Iterator[Node]:
+    """Yield the calls of `model` from inputs to outputs, without descending into nested models.
+
+    Args:
+        model: A built Sequential or functional model.
+
+    Yields:
+        One `Node` per call, each after the calls that it depends on.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built, or computes in a `call` method of its own.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.ReLU()])
+    >>> [type(node.operation).__name__ for node in walk(model)]
+    ['Dense', 'ReLU']
+    """
+    graph = functional(model)
+    # Private: Keras has no public order of calls; `model.operations` lists a shared layer once.
+    # tests/graph/test_walk.py fails when it moves.
+    nodes_by_depth = graph._nodes_by_depth
+    for depth in sorted(nodes_by_depth, reverse=True):
+        for node in nodes_by_depth[depth]:
+            if not node.is_input:
+                yield Node(node.operation, tuple(node.input_tensors), tuple(node.output_tensors))
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """Return a functional view of `model` over the same layers and symbolic tensors.
+
+    Args:
+        model: A built Sequential or functional model.
+
+    Returns:
+        A functional model that shares every layer with `model`.
+
+    Example:
+
+    >>> functional(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])).outputs[0].shape
+    (None, 2)
+    """
+    check_traceable(model)
+    return keras.Model(model.inputs, model.outputs)
+
+
+def _is_graph(model: keras.Model) -> bool:
+    inputs = keras.Input((1,))
+    plain = type(keras.Model(inputs, inputs))
+    return isinstance(model, (plain, keras.Sequential)) and type(model).call in (
+        plain.call,
+        keras.Sequential.call,
+    )
+
+
+def _is_tf_keras(model: Any) -> bool:
+    return any(base.__module__.startswith(("tf_keras", "tensorflow.python.keras")) for base in type(model).__mro__)
