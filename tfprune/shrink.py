@@ -7,33 +7,38 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.graph import ChannelGroup, ChannelGroups, channel_groups
-from tfprune.graph.rules import WIDTH
+from tfprune.folding import fold_constants, probe_inputs
+from tfprune.graph import Analysis, analyse, find_rule
+from tfprune.graph.liveness import dead_labels
 from tfprune.selection import zero_channels
 
-Kept = dict[int, dict[int, np.ndarray]]
-"""For each variable (by id), the positions that stay on each axis that gets shorter."""
+RESIDUAL = 1e-4
+"""A larger difference from the masked model, relative to its largest output, is told to the user."""
 
 
-def shrink(model: keras.Model) -> keras.Model:
-    """Remove every channel that is zero throughout, and return a smaller, plain Keras model.
+def shrink(model: keras.Model, *, approximate: bool = False) -> keras.Model:
+    """Remove every channel that carries no information, and return a smaller, plain Keras model.
 
-    A channel is removed when all that makes and carries it is exactly zero: its slices of the kernels that
-    make it, their biases, and the gamma and beta of the normalization that follows. Removing it then changes
-    no output. The callbacks of tfprune leave channels in this state. Layer names, data types and compile
-    settings (with a fresh optimizer) are kept; the result saves and loads without tfprune. The model itself is
-    not changed. A layer whose channels are all dead keeps one.
+    A channel is removed when, wherever it is read, it is zero (its kernel slices, biases, gamma and beta are
+    zero, as the callbacks of tfprune leave them) or the same constant for every input (gamma is zero but beta
+    is not, or the activation does not map zero to zero). Zeros are removed exactly. Constants are folded into
+    the bias of the layer that reads them, which is exact but for the borders of padded convolutions; a
+    difference that can be measured is told in a warning.
+
+    Layer names, data types and compile settings (with a fresh optimizer) are kept; the result saves and loads
+    without tfprune. The model itself is not changed. Every layer keeps at least one channel.
 
     Args:
         model: A built Sequential or functional Keras model.
+        approximate: Remove dead channels also where a layer mixes them with others (LayerNormalization,
+            softmax over channels), which changes the outputs.
 
     Returns:
         A new model of the same class.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, cannot be read layer by layer, or its compile settings hold a custom
-            object that cannot be found again by name.
+        ValueError: If it is not built, or cannot be read layer by layer.
 
     Example:
 
@@ -44,60 +49,74 @@ def shrink(model: keras.Model) -> keras.Model:
     >>> small.get_layer("hidden").units
     2
     """
-    groups = channel_groups(model)
-    kept = _kept_positions(groups)
-    if not kept:
-        _warn_nothing_dead(groups)
-    return _rebuild(model, kept)
+    analysis = analyse(model, approximate=approximate)
+    dead = dead_labels(analysis.trace, analysis.labels)
+    removed = [group.labels[group.keep_one_each(dead[group.labels])] for group in analysis.groups.free]
+    if not any(labels.size for labels in removed):
+        _warn_nothing_dead(analysis)
+    return remove_channels(model, analysis, np.concatenate([np.zeros(0, int), *removed]))
 
 
-def _dead_channels(group: ChannelGroup) -> np.ndarray:
-    dead = zero_channels(group.with_role("producer", "affine"), group.size)
-    if dead.all():
-        dead[0] = False
-    return dead
+def remove_channels(model: keras.Model, analysis: Analysis, removed: np.ndarray) -> keras.Model:
+    """Build a copy of a model without these channels, which must be dead.
+
+    Args:
+        model: The model.
+        analysis: Its analysis; see `tfprune.graph.analyse`.
+        removed: Labels of dead channels in free groups.
+
+    Returns:
+        A new model; `model` is not changed.
+    """
+    alive = analysis.alive(removed)
+    biases = fold_constants(model, analysis, alive)
+    small = _rebuild(model, analysis, alive, biases)
+    if biases or analysis.trace.approximate:
+        _warn_residual(model, small)
+    return small
 
 
-def _kept_positions(groups: ChannelGroups) -> Kept:
-    gone: dict[int, dict[int, np.ndarray]] = {}
-    for group in groups.free:
-        dead = _dead_channels(group)
-        if not dead.any():
-            continue
-        for member in group.members:
-            axes = gone.setdefault(id(member.variable), {})
-            axes[member.axis] = axes.get(member.axis, False) | member.mark(dead)
-    return {
-        variable: {axis: np.flatnonzero(~mask) for axis, mask in axes.items() if mask.any()}
-        for variable, axes in gone.items()
-    }
-
-
-def _rebuild(model: keras.Model, kept: Kept) -> keras.Model:
+def _rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]) -> keras.Model:
+    calls = {id(call.layer): call for call in reversed(analysis.trace.calls)}
     pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def resize(layer: keras.layers.Layer) -> keras.layers.Layer:
-        copy = type(layer).from_config(_resized_config(layer, kept))
-        pairs.append((layer, copy))
+        config = layer.get_config()
+        rule = find_rule(layer)
+        if rule is not None and rule.resize is not None:
+            rule.resize(calls[id(layer)], config, alive)
+        if id(layer) in biases:
+            config["use_bias"] = True
+        copy = type(layer).from_config(config)
+        if isinstance(layer, keras.layers.Layer):
+            pairs.append((layer, copy))
         return copy
 
     small = _clone(model, resize)
     for layer, copy in pairs:
-        for variable, target in zip(layer.variables, copy.variables, strict=True):
-            value = variable.numpy()
-            for axis, positions in kept.get(id(variable), {}).items():
-                value = np.take(value, positions, axis=axis)
-            target.assign(value)
+        _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)))
     return small
 
 
-def _resized_config(layer: keras.layers.Layer, kept: Kept) -> dict[str, Any]:
-    config = layer.get_config()
-    width = WIDTH.get(type(layer))
-    positions = kept.get(id(layer.kernel), {}).get(len(layer.kernel.shape) - 1) if width else None
-    if positions is not None:
-        config[width] = len(positions)
-    return config
+def _copy_weights(
+    layer: keras.layers.Layer,
+    copy: keras.layers.Layer,
+    analysis: Analysis,
+    alive: np.ndarray,
+    bias: np.ndarray | None,
+) -> None:
+    targets = [variable for variable in copy.variables if bias is None or variable is not copy.bias]
+    sources = [variable for variable in layer.variables if bias is None or variable is not layer.bias]
+    for variable, target in zip(sources, targets, strict=True):
+        value = variable.numpy()
+        for axis in range(value.ndim):
+            binding = analysis.trace.bindings.get((id(variable), axis))
+            if binding is not None and not alive[binding.channels].all():
+                value = value.compress(alive[binding.channels], axis=axis)
+        target.assign(value)
+    if bias is not None:
+        made = analysis.trace.bindings[id(layer.kernel), len(layer.kernel.shape) - 1].channels
+        copy.bias.assign(bias[alive[made]])
 
 
 def _clone(model: keras.Model, clone_layer: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
@@ -124,12 +143,29 @@ def _compile_objects(model: keras.Model) -> dict[str, Any]:
     return {item.__name__: item for item in named if not item.__module__.startswith(("keras.", "builtins"))}
 
 
-def _warn_nothing_dead(groups: ChannelGroups) -> None:
-    masked = sum(int(zero_channels(group.producers, group.size).sum()) for group in groups)
+def _warn_nothing_dead(analysis: Analysis) -> None:
+    masked = sum(int(zero_channels(group.producers, group.size).sum()) for group in analysis.groups)
     hint = (
-        f"{masked} channels have zero kernels but a bias, gamma or beta that is not zero, or lie in frozen groups: "
+        f"{masked} channels have zero kernels, but they are frozen or read where their constants cannot be folded: "
         "see print(tfprune.channel_groups(model))."
         if masked
         else "Prune it first, for example with model.fit(..., callbacks=[tfprune.callbacks.FPGM(0.4)])."
     )
     warnings.warn(f"No channel of the model is dead, so the copy has the same size. {hint}", stacklevel=3)
+
+
+def _warn_residual(model: keras.Model, small: keras.Model) -> None:
+    inputs = probe_inputs(model)
+    before, after = (keras.tree.flatten(each(inputs, training=False)) for each in (model, small))
+    residual = max(
+        float(np.abs(b.numpy() - a.numpy()).max() / max(np.abs(b.numpy()).max(), 1e-30))
+        for b, a in zip(before, after, strict=True)
+    )
+    if residual > RESIDUAL:
+        warnings.warn(
+            f"The smaller model is not exactly the masked one: on random input its outputs differ by up to "
+            f"{residual:.2g} of the largest. Constants were folded into padded convolutions, where borders differ, "
+            "or channels were removed from layers that mix them. Train a few epochs more, or recalibrate "
+            "BatchNormalization.",
+            stacklevel=4,
+        )

@@ -1,20 +1,24 @@
 """Which channels of a model belong together: tracing, one rule per layer kind, and groups."""
 
 from tfprune.graph.costs import multiply_accumulates
-from tfprune.graph.groups import ChannelGroup, ChannelGroups, Member, channel_groups
-from tfprune.graph.rules import rule
+from tfprune.graph.groups import Analysis, ChannelGroup, ChannelGroups, Member, analyse, channel_groups
+from tfprune.graph.rules import find_rule, rule
 from tfprune.graph.trace import Call, Role
-from tfprune.graph.walk import Node, check_traceable, walk
+from tfprune.graph.walk import Node, check_traceable, functional, walk
 
 __all__ = [
+    "Analysis",
     "Call",
     "ChannelGroup",
     "ChannelGroups",
     "Member",
     "Node",
     "Role",
+    "analyse",
     "channel_groups",
     "check_traceable",
+    "find_rule",
+    "functional",
     "multiply_accumulates",
     "rule",
     "walk",

@@ -1,10 +1,28 @@
 """What a layer costs to run."""
 
 import math
+from collections.abc import Callable
 
-from tfprune.graph.walk import Node
+import keras
 
-_CONVOLUTIONS = {"Conv2D", "DepthwiseConv2D"}
+from tfprune.graph.walk import Node, Shape
+
+layers = keras.layers
+
+Cost = Callable[[Node], int]
+
+COSTS: dict[type, Cost] = {}
+"""For each kind of layer that multiplies by a kernel, the MACs of one call for one sample."""
+
+
+def cost(*layer_classes: type) -> Callable[[Cost], Cost]:
+    """Register what a kind of layer costs; a decorator for a function from a `Node` to its MACs."""
+
+    def register(function: Cost) -> Cost:
+        COSTS.update(dict.fromkeys(layer_classes, function))
+        return function
+
+    return register
 
 
 def multiply_accumulates(node: Node) -> int:
@@ -25,23 +43,61 @@ def multiply_accumulates(node: Node) -> int:
 
     Example:
 
-    >>> import keras
     >>> from tfprune.graph.walk import walk
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, padding="same")])
     >>> [multiply_accumulates(node) for node in walk(model)] == [8 * 8 * 3 * 3 * 3 * 4]
     True
     """
-    layer = node.operation
-    kind = type(layer).__name__
-    if kind not in _CONVOLUTIONS and kind != "Dense":
-        return 0
-    shape = [size for size in node.output_shapes[0] if size is not None]
-    if len(shape) < len(node.output_shapes[0]):
+    count = COSTS.get(type(node.operation))
+    return count(node) if count is not None else 0
+
+
+def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
+    """Return a shape of a node all of whose sizes are known, or raise.
+
+    Args:
+        node: The node, for the message.
+        shape: One of its input or output shapes, without the batch axis.
+
+    Returns:
+        The shape.
+
+    Raises:
+        ValueError: If a size is unknown.
+    """
+    sizes = tuple(size for size in shape if size is not None)
+    if len(sizes) < len(shape):
         raise ValueError(
-            f"The output of {layer.name!r} has shape {node.output_shapes[0]}, so its cost is unknown. "
+            f"{node.operation.name!r} works on the shape {shape}, so its cost is unknown. "
             "Build the model with a fixed input shape, such as keras.Input((96, 96, 3))."
         )
-    if kind == "Dense":
-        return math.prod(shape[:-1]) * math.prod(layer.kernel.shape)
-    positions = math.prod(shape[:2] if layer.data_format == "channels_last" else shape[1:])
-    return positions * math.prod(layer.kernel.shape)
+    return sizes
+
+
+@cost(
+    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+)
+def _convolution(node: Node) -> int:
+    return _positions(node, node.output_shapes[0]) * math.prod(node.operation.kernel.shape)
+
+
+@cost(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+def _transposed_convolution(node: Node) -> int:
+    return _positions(node, node.input_shapes[0]) * math.prod(node.operation.kernel.shape)
+
+
+@cost(layers.SeparableConv1D, layers.SeparableConv2D)
+def _separable_convolution(node: Node) -> int:
+    kernels = (node.operation.depthwise_kernel, node.operation.pointwise_kernel)
+    return _positions(node, node.output_shapes[0]) * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+@cost(layers.Dense)
+def _dense(node: Node) -> int:
+    return math.prod(fixed_shape(node, node.output_shapes[0])[:-1]) * math.prod(node.operation.kernel.shape)
+
+
+def _positions(node: Node, shape: Shape) -> int:
+    sizes = fixed_shape(node, shape)
+    return math.prod(sizes[1:] if node.operation.data_format == "channels_first" else sizes[:-1])

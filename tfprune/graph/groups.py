@@ -1,15 +1,15 @@
 """Groups of channels that must go together, and what stands in the way of removing them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 from rich.table import Table
 
-from tfprune.graph.rules import RULES
-from tfprune.graph.trace import Binding, Role, Trace, connected_components, trace
+from tfprune.graph.rules import find_rule
+from tfprune.graph.trace import Binding, Role, Rule, Trace, connected_components, trace
 from tfprune.tables import Report, new_table
 
 Exclude = Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool] | None
@@ -58,16 +58,33 @@ class ChannelGroup:
         size: How many channels there are.
         members: The slices of variables that belong to the channels.
         frozen: Why none of them may be removed; empty for a free group.
+        labels: The label of each channel in the trace of the model.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     frozen: tuple[str, ...] = ()
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
     def with_role(self, *roles: Role) -> tuple[Member, ...]:
         """Return the members that play one of these roles."""
         return tuple(member for member in self.members if member.role in roles)
+
+    def keep_one_each(self, dead: np.ndarray) -> np.ndarray:
+        """Return which channels to remove so that every variable keeps at least one of its slices.
+
+        Args:
+            dead: One bool per channel, True for those that could go.
+
+        Returns:
+            One bool per channel; some of the dead are spared.
+        """
+        dead = dead.copy()
+        for member in self.members:
+            if dead[member.channels].all():
+                dead[member.channels[0]] = False
+        return dead
 
     @property
     def producers(self) -> tuple[Member, ...]:
@@ -145,7 +162,31 @@ def channel_groups(model: keras.Model, exclude: Exclude = None) -> ChannelGroups
     >>> [(group.name, group.size, group.frozen) for group in channel_groups(model)]
     [('conv', 16, ()), ('classes', 10, ('model output',))]
     """
-    record = trace(model, RULES)
+    return analyse(model, exclude).groups
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A traced model and its groups.
+
+    Attributes:
+        trace: What tracing recorded.
+        labels: For each channel number of the trace, the smallest number that it is tied to.
+        groups: The channel groups.
+    """
+
+    trace: Trace
+    labels: np.ndarray
+    groups: ChannelGroups
+
+    def alive(self, removed: np.ndarray) -> np.ndarray:
+        """Return, for every channel number of the trace, whether it stays when these labels are removed."""
+        return ~np.isin(self.labels, removed)
+
+
+def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = False) -> Analysis:
+    """Trace a model and sort its channels into groups; see `channel_groups`."""
+    record = trace(model, _find_trace, approximate)
     labels = record.components()
     reasons = _frozen_reasons(record, labels, exclude, model)
     group_of = _join_axes(record, labels)
@@ -155,7 +196,12 @@ def channel_groups(model: keras.Model, exclude: Exclude = None) -> ChannelGroups
         for group in np.unique(group_of[roots]).tolist():
             bound.setdefault(group, []).append((binding, roots))
     groups = [_make_group(group, bound[group], group_of, reasons) for group in sorted(bound)]
-    return ChannelGroups(model.name, tuple(group for group in groups if group.producers))
+    return Analysis(record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers)))
+
+
+def _find_trace(operation: keras.Operation) -> Rule | None:
+    found = find_rule(operation)
+    return found.trace if found else None
 
 
 def _frozen_reasons(
@@ -205,7 +251,7 @@ def _make_group(
     )
     frozen = {reason: None for root in order.tolist() for reason in reasons.get(root, ())}
     name = next((member.layer.name for member in members if member.role == "producer"), "")
-    return ChannelGroup(name, len(order), members, tuple(frozen))
+    return ChannelGroup(name, len(order), members, tuple(frozen), order)
 
 
 def resolve_exclude(model: keras.Model, exclude: Exclude) -> Callable[[keras.layers.Layer], bool]:

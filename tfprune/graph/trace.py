@@ -19,6 +19,10 @@ Role = Literal["producer", "affine", "statistics", "consumer"]
 """What a variable does to a channel: a kernel slice makes it, affine parameters (bias, gamma, beta, depthwise
 kernel) act on it alone, statistics (moving mean and variance) follow it, and a later kernel consumes it."""
 
+Effect = Literal["scale", "shift"]
+"""How a variable changes a channel that is constant: a zero scale (gamma, depthwise kernel) makes it zero, a shift
+that is not zero (bias, beta) makes zero a constant."""
+
 MODEL_INPUT = "model input"
 MODEL_OUTPUT = "model output"
 
@@ -32,22 +36,42 @@ class Binding:
     axis: int
     role: Role
     channels: np.ndarray
+    effect: Effect | None = None
 
 
 @dataclass
 class Trace:
-    """What tracing a model records: bindings of variables, ties between channels, and what is frozen."""
+    """What tracing a model records.
+
+    Attributes:
+        num_channels: How many channel numbers were given out.
+        bindings: For each variable (by id) and axis, the channels along it.
+        ties: Pairs of channels that must live and die together.
+        frozen: Channels that must stay, with the reason.
+        opaque: Numbers that stand for a whole tensor whose channels are not followed, with the reason.
+        flows: For each tensor, the channels that it carries.
+        calls: The calls of layers, in the order in which data flows.
+        approximate: Whether layers that mix channels may lose some of them.
+    """
 
     num_channels: int = 0
     bindings: dict[tuple[int, int], Binding] = field(default_factory=dict)
     ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     opaque: dict[int, str] = field(default_factory=dict)
+    flows: list[np.ndarray] = field(default_factory=list)
+    calls: list["Call"] = field(default_factory=list)
+    approximate: bool = False
 
     def new_channels(self, count: int) -> np.ndarray:
         """Number `count` new channels."""
         self.num_channels += count
         return np.arange(self.num_channels - count, self.num_channels)
+
+    def new_flow(self, channels: np.ndarray) -> int:
+        """Number a tensor that carries these channels."""
+        self.flows.append(channels)
+        return len(self.flows) - 1
 
     def new_opaque(self, shape: Shape, reason: str) -> np.ndarray:
         """Give a whole tensor, whose channels are not followed, one frozen number."""
@@ -85,30 +109,48 @@ class Call:
 
     Attributes:
         layer: The layer that is called.
+        node: The call in Keras' graph, with its symbolic tensors.
         inputs: Channel numbers of each input; each array broadcasts to the input's shape without batch.
         input_shapes: The shapes of the inputs, without the batch axis.
         output_shapes: The shapes of the outputs, without the batch axis.
+        outputs: Channel numbers of each output, once the rule has run.
+        input_flows: The number of each tensor that comes in. A nested model's inner tensors are the outer ones.
+        output_flows: The number of each tensor that goes out.
+        bindings: The variables that this call bound, in the order in which they act.
+        zero_stays_zero: Whether a channel whose inputs and shifts are zero comes out as zero.
+        is_product: Whether one zero input is enough to make a channel zero.
+        folds_constants: Whether a constant that arrives on a removed channel can be added to the layer's bias: true
+            for a layer that multiplies its input by one kernel, whose last axis the bias belongs to.
     """
 
     layer: keras.layers.Layer
+    node: Node
     inputs: list[np.ndarray]
     input_shapes: list[Shape]
     output_shapes: list[Shape]
     _trace: Trace
+    outputs: list[np.ndarray] = field(default_factory=list)
+    input_flows: list[int] = field(default_factory=list)
+    output_flows: list[int] = field(default_factory=list)
+    bindings: list[Binding] = field(default_factory=list)
+    zero_stays_zero: bool = True
+    is_product: bool = False
+    folds_constants: bool = False
 
-    def along(self, channels: np.ndarray, axis: int) -> np.ndarray:
+    def along(self, channels: np.ndarray, axis: int, size: int | None = None) -> np.ndarray:
         """Return the channels along one axis, tying those that differ along the other axes.
 
         Args:
-            channels: Channel numbers of the first input, or of an array as long on `axis`.
+            channels: Channel numbers of a tensor.
             axis: The axis, counted without the batch.
+            size: The length of the axis; that of the first input if left out.
 
         Returns:
             A one-dimensional array as long as the axis.
         """
         rows = np.moveaxis(channels, axis, 0).reshape(channels.shape[axis], -1)
         self._trace.tie(rows[:, :1], rows)
-        size = self.input_shapes[0][axis]
+        size = self.input_shapes[0][axis] if size is None else size
         return np.broadcast_to(rows[:, 0], (size,)) if size is not None else rows[:, 0]
 
     def produce(self, variable: keras.Variable, axis: int) -> np.ndarray:
@@ -118,7 +160,14 @@ class Call:
         self.bind(variable, axis, channels, "producer")
         return channels
 
-    def bind(self, variable: keras.Variable | None, axis: int, channels: np.ndarray, role: Role) -> None:
+    def bind(
+        self,
+        variable: keras.Variable | None,
+        axis: int,
+        channels: np.ndarray,
+        role: Role,
+        effect: Effect | None = None,
+    ) -> None:
         """Say which channel each position on `axis` of `variable` belongs to.
 
         Args:
@@ -126,14 +175,15 @@ class Call:
             axis: The axis of the variable.
             channels: One channel number per position on the axis.
             role: `"producer"`, `"affine"`, `"statistics"` or `"consumer"`; see `Role`.
+            effect: `"scale"` or `"shift"`; see `Effect`.
         """
         if variable is None:
             return
         axis %= len(variable.shape)
-        known = self._trace.bindings.setdefault(
-            (id(variable), axis), Binding(self.layer, variable, axis, role, channels)
-        )
+        binding = Binding(self.layer, variable, axis, role, channels, effect)
+        known = self._trace.bindings.setdefault((id(variable), axis), binding)
         self._trace.tie(known.channels, channels)
+        self.bindings.append(binding)
 
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
         """Make two arrays of channels live and die together, position by position."""
@@ -143,6 +193,11 @@ class Call:
         """Keep these channels, and say why."""
         self._trace.frozen.append((channels.ravel(), reason))
 
+    def mix(self, channels: np.ndarray, reason: str) -> None:
+        """Freeze channels whose removal changes the others, unless the user accepts an approximation."""
+        if not self._trace.approximate:
+            self.freeze(channels, reason)
+
     def give_up(self, reason: str) -> list[np.ndarray]:
         """Freeze everything that goes in and comes out, and say why."""
         for channels in self.inputs:
@@ -150,50 +205,55 @@ class Call:
         return [self._trace.new_opaque(shape, reason) for shape in self.output_shapes]
 
 
-Rule = Callable[[Call], np.ndarray]
+Rule = Callable[[Call], np.ndarray | list[np.ndarray]]
+FindRule = Callable[[keras.Operation], Rule | None]
 
 
-def trace(model: keras.Model, rules: dict[type, Rule]) -> Trace:
+def trace(model: keras.Model, find_rule: FindRule, approximate: bool = False) -> Trace:
     """Trace every channel of `model`.
 
     Args:
         model: A built Sequential or functional model.
-        rules: For each layer class, the rule that says what the layer does to channels. A layer whose
-            class is not among them freezes the channels that it touches.
+        find_rule: Gives the rule that says what a layer does to channels. A layer for which it gives `None`
+            freezes the channels that it touches.
+        approximate: Whether layers that mix channels may lose some of them all the same.
 
     Returns:
-        The bindings, ties and frozen channels.
+        The calls, bindings, ties and frozen channels.
     """
-    record = Trace()
+    record = Trace(approximate=approximate)
     graph = functional(model)
     inputs = [record.new_opaque(tuple(tensor.shape[1:]), MODEL_INPUT) for tensor in graph.inputs]
-    for channels in _trace_into(graph, inputs, rules, record):
-        record.frozen.append((channels.ravel(), MODEL_OUTPUT))
+    for flow in _trace_into(graph, [record.new_flow(channels) for channels in inputs], find_rule, record):
+        record.frozen.append((record.flows[flow].ravel(), MODEL_OUTPUT))
     return record
 
 
-def _trace_into(
-    model: keras.Model, inputs: list[np.ndarray], rules: dict[type, Rule], record: Trace
-) -> list[np.ndarray]:
+def _trace_into(model: keras.Model, inputs: list[int], find_rule: FindRule, record: Trace) -> list[int]:
     model = functional(model)
-    channels = {id(tensor): array for tensor, array in zip(model.inputs, inputs, strict=True)}
+    flows = {id(tensor): flow for tensor, flow in zip(model.inputs, inputs, strict=True)}
     for node in walk(model):
-        arriving = [channels[id(tensor)] for tensor in node.inputs]
+        arriving = [flows[id(tensor)] for tensor in node.inputs]
         if isinstance(node.operation, keras.Model):
-            leaving = _trace_into(node.operation, arriving, rules, record)
+            leaving = _trace_into(node.operation, arriving, find_rule, record)
         else:
-            leaving = _apply_rule(node, arriving, rules, record)
-        channels.update((id(tensor), array) for tensor, array in zip(node.outputs, leaving, strict=True))
-    return [channels[id(tensor)] for tensor in model.outputs]
+            leaving = _apply_rule(node, arriving, find_rule, record)
+        flows.update((id(tensor), flow) for tensor, flow in zip(node.outputs, leaving, strict=True))
+    return [flows[id(tensor)] for tensor in model.outputs]
 
 
-def _apply_rule(node: Node, arriving: list[np.ndarray], rules: dict[type, Rule], record: Trace) -> list[np.ndarray]:
-    call = Call(node.operation, arriving, node.input_shapes, node.output_shapes, record)
-    # The exact class: a subclass may compute something else, and nothing is guessed.
-    rule = rules.get(type(node.operation))
+def _apply_rule(node: Node, arriving: list[int], find_rule: FindRule, record: Trace) -> list[int]:
+    channels = [record.flows[flow] for flow in arriving]
+    call = Call(node.operation, node, channels, node.input_shapes, node.output_shapes, record, input_flows=arriving)
+    rule = find_rule(node.operation)
     if rule is None:
-        return call.give_up(f"no rule for {type(node.operation).__name__} {node.operation.name!r}")
-    return [rule(call)]
+        leaving = call.give_up(f"no rule for {type(node.operation).__name__} {node.operation.name!r}")
+    else:
+        leaving = rule(call)
+    call.outputs = leaving if isinstance(leaving, list) else [leaving]
+    call.output_flows = [record.new_flow(channels) for channels in call.outputs]
+    record.calls.append(call)
+    return call.output_flows
 
 
 def connected_components(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

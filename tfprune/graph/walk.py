@@ -1,7 +1,7 @@
 """The calls of a Keras model, in the order in which data flows through them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -17,11 +17,15 @@ class Node:
         operation: The layer, nested model or `keras.ops` operation that is called.
         inputs: The symbolic tensors that go in.
         outputs: The symbolic tensors that come out.
+        args: The positional arguments of the call, tensors and others.
+        kwargs: The keyword arguments of the call.
     """
 
     operation: keras.Operation
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def input_shapes(self) -> list[Shape]:
@@ -96,7 +100,14 @@ def walk(model: keras.Model) -> Iterator[Node]:
     for depth in sorted(nodes_by_depth, reverse=True):
         for node in nodes_by_depth[depth]:
             if not node.is_input:
-                yield Node(node.operation, tuple(node.input_tensors), tuple(node.output_tensors))
+                arguments = node.arguments
+                yield Node(
+                    node.operation,
+                    tuple(arguments.keras_tensors),
+                    tuple(node.outputs),
+                    tuple(arguments.args),
+                    arguments.kwargs,
+                )
 
 
 def functional(model: keras.Model) -> keras.Model:

@@ -1,0 +1,108 @@
+"""Which channels still carry information: zero, constant or live, at every kernel that reads them."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfprune.graph.trace import Binding, Call, Trace
+
+ZERO, CONSTANT, LIVE = 0, 1, 2
+"""What a channel carries: nothing, the same number everywhere, or information."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What arrives at one kernel that reads channels.
+
+    Attributes:
+        call: The call of the layer that owns the kernel.
+        binding: The axis of the kernel along which the channels are read.
+        level: `ZERO`, `CONSTANT` or `LIVE` for each position on the axis.
+    """
+
+    call: Call
+    binding: Binding
+    level: np.ndarray
+
+
+def arrivals(trace: Trace, labels: np.ndarray) -> list[Arrival]:
+    """Follow zeros and constants through a model, from its weights as they are now.
+
+    A channel is born zero where the kernel slice that makes it is zero, becomes zero where a scale (gamma, a
+    depthwise kernel) is zero, and becomes a constant where a shift (bias, beta) is not. A sum carries the most
+    that its terms carry; a product is zero where a factor is.
+
+    Args:
+        trace: The traced model.
+        labels: For each channel number, the number that it stands for; see `Trace.components`.
+
+    Returns:
+        What arrives at each kernel that reads channels, in the order of the calls.
+    """
+    found: list[Arrival] = []
+    levels = {flow: np.full(channels.shape, LIVE) for flow, channels in enumerate(trace.flows)}
+    for call in trace.calls:
+        level = _combine(call, levels, labels)
+        for binding in call.bindings:
+            if binding.role == "consumer":
+                found.append(Arrival(call, binding, level[labels[binding.channels]]))
+            else:
+                _act(binding, labels[binding.channels], level)
+        if not call.zero_stays_zero:
+            np.maximum(level, CONSTANT, out=level)
+        for flow, channels in zip(call.output_flows, call.outputs, strict=True):
+            levels[flow] = level[labels[channels]]
+    return found
+
+
+def dead_labels(trace: Trace, labels: np.ndarray) -> np.ndarray:
+    """Return the labels of channels that reach no kernel alive, and could be removed if they are not frozen.
+
+    A constant that arrives at a kernel counts as dead if it can be added to that layer's bias instead.
+
+    Args:
+        trace: The traced model.
+        labels: For each channel number, the number that it stands for.
+
+    Returns:
+        One bool per label.
+    """
+    reaches = np.full(trace.num_channels, ZERO)
+    calls = Counter(id(call.layer) for call in trace.calls)
+    for arrival in arrivals(trace, labels):
+        # The calls of a shared layer may receive different constants, but it has one bias.
+        folds = arrival.call.folds_constants and calls[id(arrival.call.layer)] == 1
+        level = arrival.level if folds else np.where(arrival.level == CONSTANT, LIVE, arrival.level)
+        np.maximum.at(reaches, labels[arrival.binding.channels], level)
+    return reaches != LIVE
+
+
+def _combine(call: Call, levels: dict[int, np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """The level of each label behind the inputs of a call; LIVE for those that do not come in."""
+    combined = np.full(len(labels), -1)
+    for flow, channels in zip(call.input_flows, call.inputs, strict=True):
+        level = np.full(len(labels), -1)
+        np.maximum.at(level, labels[channels].ravel(), levels[flow].ravel())
+        if call.is_product:
+            level[level == -1] = LIVE
+            combined = np.where((combined == ZERO) | (level == ZERO), ZERO, np.maximum(combined, level))
+        else:
+            combined = np.maximum(combined, level)
+    combined[combined == -1] = LIVE
+    return combined
+
+
+def _act(binding: Binding, roots: np.ndarray, level: np.ndarray) -> None:
+    if binding.role != "producer" and binding.effect is None:
+        return
+    values = binding.variable.numpy()
+    other_axes = tuple(axis for axis in range(values.ndim) if axis != binding.axis)
+    nonzero = np.zeros(len(level), bool)
+    np.logical_or.at(nonzero, roots, (values != 0).any(axis=other_axes))
+    if binding.role == "producer":
+        level[roots] = np.where(nonzero[roots], LIVE, ZERO)
+    elif binding.effect == "scale":
+        level[roots[~nonzero[roots]]] = ZERO
+    else:
+        level[roots] = np.maximum(level[roots], np.where(nonzero[roots], CONSTANT, ZERO))

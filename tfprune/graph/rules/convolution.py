@@ -1,0 +1,75 @@
+"""Convolutions: kernels have the axes (spatial ..., input channels, output channels)."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.graph.rules.axes import channel_axis, on_axis
+from tfprune.graph.rules.elementwise import activate
+from tfprune.graph.rules.registry import Alive, count_alive, rule
+from tfprune.graph.trace import Call
+
+
+def _resize_convolution(call: Call, config: dict[str, Any], alive: Alive) -> None:
+    if call.bindings:
+        config["filters"] = count_alive(call.outputs[0], alive)
+    if _is_depthwise(call.layer):
+        config["groups"] = config["filters"] * call.layer.groups // call.layer.filters
+
+
+@rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, resize=_resize_convolution)
+def _convolution(call: Call) -> np.ndarray:
+    layer = call.layer
+    arriving = call.along(call.inputs[0], channel_axis(layer))
+    if _is_depthwise(layer):
+        made = np.repeat(arriving, layer.filters // layer.groups)
+        call.bind(layer.kernel, -1, made, "affine", "scale")
+        return _make(call, made)
+    # The same channels go from every group, so that the groups stay equal.
+    arriving = arriving.reshape(layer.groups, -1)
+    call.tie(arriving[:1], arriving)
+    call.folds_constants = layer.groups == 1
+    call.bind(layer.kernel, -2, arriving[0], "consumer")
+    made = call.produce(layer.kernel, -1)
+    call.tie(made.reshape(layer.groups, -1)[:1], made.reshape(layer.groups, -1))
+    return _make(call, made)
+
+
+def _is_depthwise(layer: keras.layers.Layer) -> bool:
+    return layer.groups > 1 and layer.kernel.shape[-2] == 1
+
+
+@rule(
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    width="filters",
+)
+def _transposed_convolution(call: Call) -> np.ndarray:
+    layer = call.layer
+    call.bind(layer.kernel, -1, call.along(call.inputs[0], channel_axis(layer)), "consumer")
+    return _make(call, call.produce(layer.kernel, -2))
+
+
+@rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+def _depthwise(call: Call) -> np.ndarray:
+    layer = call.layer
+    arriving = call.along(call.inputs[0], channel_axis(layer))
+    call.bind(layer.kernel, -2, arriving, "affine", "scale")
+    return _make(call, np.repeat(arriving, layer.depth_multiplier))
+
+
+@rule(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D, width="filters")
+def _separable(call: Call) -> np.ndarray:
+    layer = call.layer
+    arriving = call.along(call.inputs[0], channel_axis(layer))
+    call.bind(layer.depthwise_kernel, -2, arriving, "affine", "scale")
+    call.bind(layer.pointwise_kernel, -2, np.repeat(arriving, layer.depth_multiplier), "consumer")
+    return _make(call, call.produce(layer.pointwise_kernel, -1))
+
+
+def _make(call: Call, made: np.ndarray) -> np.ndarray:
+    call.bind(call.layer.bias, 0, made, "affine", "shift")
+    channels = on_axis(made, channel_axis(call.layer), rank=len(call.input_shapes[0]))
+    return activate(call, channels, call.layer.activation)

@@ -1,0 +1,108 @@
+"""Layers that work on every element alone: activations, dropout, scaling by numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.graph.rules.registry import rule
+from tfprune.graph.trace import Call
+
+layers = keras.layers
+
+_MIXING = ("softmax", "log_softmax", "sparsemax", "glu")
+_ELEMENTWISE = (
+    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu"),
+    *("log_sigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softplus", "softsign"),
+    *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold"),
+)
+
+
+def activate(call: Call, channels: np.ndarray, activation: Any) -> np.ndarray:
+    """Record what an activation does to the channels of a call, and return them.
+
+    Args:
+        call: The call of the layer that holds the activation.
+        channels: The channels that it is applied to.
+        activation: A function from `keras.activations`, an activation layer, or `None`.
+
+    Returns:
+        The same channels.
+    """
+    if activation is None or activation is keras.activations.linear:
+        return channels
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if name in _MIXING or isinstance(activation, layers.Softmax):
+        call.mix(channels, f"{name} in {call.layer.name!r} mixes channels")
+    elif isinstance(activation, _ELEMENTWISE_LAYERS) or (
+        name in _ELEMENTWISE and activation is getattr(keras.activations, name, None)
+    ):
+        _apply_to_zero(call, activation)
+    else:
+        call.freeze(channels, f"activation {name} in {call.layer.name!r} is not known to work element by element")
+    return channels
+
+
+@rule(layers.Activation)
+def _activation(call: Call) -> np.ndarray:
+    return activate(call, call.inputs[0], call.layer.activation)
+
+
+@rule(layers.ReLU, layers.LeakyReLU, layers.ELU)
+def _activation_layer(call: Call) -> np.ndarray:
+    _apply_to_zero(call, call.layer)
+    return call.inputs[0]
+
+
+@rule(layers.PReLU)
+def _prelu(call: Call) -> np.ndarray:
+    alpha, channels = call.layer.alpha, call.inputs[0]
+    for axis, size in enumerate(alpha.shape):
+        if channels.shape[axis] > 1 and size > 1:
+            call.bind(alpha, axis, call.along(channels, axis), "statistics")
+    return channels
+
+
+@rule(layers.Softmax)
+def _softmax(call: Call) -> np.ndarray:
+    call.mix(call.inputs[0], f"{call.layer.name!r} mixes channels")
+    return call.inputs[0]
+
+
+@rule(
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.AlphaDropout,
+    layers.ActivityRegularization,
+    layers.Identity,
+    layers.Masking,
+)
+def _identity_at_inference(call: Call) -> np.ndarray:
+    return call.inputs[0]
+
+
+@rule(layers.Rescaling)
+def _rescaling(call: Call) -> np.ndarray:
+    if not np.isscalar(call.layer.scale) or not np.isscalar(call.layer.offset):
+        call.freeze(call.inputs[0], f"{call.layer.name!r} has a scale or offset per channel")
+    call.zero_stays_zero = bool(np.all(np.asarray(call.layer.offset) == 0))
+    return call.inputs[0]
+
+
+@rule(layers.Normalization)
+def _normalization(call: Call) -> np.ndarray:
+    call.freeze(call.inputs[0], f"{call.layer.name!r} has adapted statistics per channel")
+    return call.inputs[0]
+
+
+def _apply_to_zero(call: Call, function: Callable[..., Any]) -> None:
+    if float(keras.ops.convert_to_numpy(function(keras.ops.zeros((1,))))[0]) != 0.0:
+        call.zero_stays_zero = False
+
+
+_ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)
