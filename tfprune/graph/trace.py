@@ -247,10 +247,10 @@ def _apply_rule(node: Node, arriving: list[int], find_rule: FindRule, record: Tr
     call = Call(node.operation, node, channels, node.input_shapes, node.output_shapes, record, input_flows=arriving)
     rule = find_rule(node.operation)
     if rule is None:
-        leaving = call.give_up(f"no rule for {type(node.operation).__name__} {node.operation.name!r}")
+        call.outputs = call.give_up(f"no rule for {type(node.operation).__name__} {node.operation.name!r}")
     else:
         leaving = rule(call)
-    call.outputs = leaving if isinstance(leaving, list) else [leaving]
+        call.outputs = leaving if isinstance(leaving, list) else [leaving]
     call.output_flows = [record.new_flow(channels) for channels in call.outputs]
     record.calls.append(call)
     return call.output_flows

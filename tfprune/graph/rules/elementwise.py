@@ -1,6 +1,5 @@
 """Layers that work on every element alone: activations, dropout, scaling by numbers."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -100,7 +99,7 @@ def _normalization(call: Call) -> np.ndarray:
     return call.inputs[0]
 
 
-def _apply_to_zero(call: Call, function: Callable[..., Any]) -> None:
+def _apply_to_zero(call: Call, function: Any) -> None:
     if float(keras.ops.convert_to_numpy(function(keras.ops.zeros((1,))))[0]) != 0.0:
         call.zero_stays_zero = False
 
