@@ -1,10 +1,11 @@
 """Prune Keras 3 models during `fit`, shrink them, and ship a checked `.tflite`."""
 
 from tfprune import callbacks
+from tfprune.export import export
 from tfprune.graph import channel_groups
-from tfprune.report.profile import profile
+from tfprune.report import benchmark, profile
 from tfprune.shrink import shrink
 
 __version__ = "0.1.0"
 
-__all__ = ["callbacks", "channel_groups", "profile", "shrink"]
+__all__ = ["benchmark", "callbacks", "channel_groups", "export", "profile", "shrink"]

@@ -37,6 +37,8 @@ class TensorDetails:
         if values.dtype == self.dtype:
             return values
         if not self.scale:
+            if not np.can_cast(values.dtype, self.dtype, "same_kind"):
+                raise ValueError(f"Input {self.name!r} is {self.dtype}. Received: {values.dtype}. Convert it first.")
             return values.astype(self.dtype)
         limits = np.iinfo(self.dtype)
         # Ties go to even, as in the runtime's own QUANTIZE operator: a float32 door then agrees to the bit.
@@ -129,17 +131,27 @@ class TFLiteModel:
         num_samples = len(stored[0])
         results = [np.empty((num_samples, *door.shape[1:]), door.dtype) for door in self._outputs]
         for row in range(num_samples):
-            for door, array in zip(self._inputs, stored, strict=True):
-                self._interpreter.set_tensor(door.index, array[row : row + 1])
-            self._interpreter.invoke()
+            self._set([array[row : row + 1] for array in stored])
+            self.invoke()
             for door, result in zip(self._outputs, results, strict=True):
                 result[row] = self._interpreter.get_tensor(door.index)[0]
         real = [door.dequantize(result) for door, result in zip(self._outputs, results, strict=True)]
         return real[0] if len(real) == 1 else real
 
+    def set_inputs(self, x: Inputs) -> None:
+        """Set the inputs for `invoke`: one sample, `x` as in `predict`."""
+        arrays = self._arrays(x)
+        if len(arrays[0]) != 1:
+            raise ValueError(f"Expected one sample. Received: {len(arrays[0])}. Use predict() for several.")
+        self._set([door.quantize(array) for door, array in zip(self._inputs, arrays, strict=True)])
+
     def invoke(self) -> None:
         """Run the file once on the inputs that were set last: the part that a benchmark times."""
         self._interpreter.invoke()
+
+    def _set(self, stored: Sequence[np.ndarray]) -> None:
+        for door, array in zip(self._inputs, stored, strict=True):
+            self._interpreter.set_tensor(door.index, array)
 
     def _arrays(self, x: Inputs) -> list[np.ndarray]:
         arrays = [np.asarray(array) for array in self._by_door(x)]

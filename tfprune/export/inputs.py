@@ -1,0 +1,92 @@
+"""What goes into a model and comes out: checks, names, shapes, and the Keras model's own answers."""
+
+import re
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Samples = dict[str, np.ndarray]  # by input name, in the order of `model.inputs`; each (samples, ...)
+
+
+def check_model(model: Any) -> None:
+    """Raise unless `model` is a built Keras 3 model with known inputs.
+
+    Args:
+        model: What the user gave.
+
+    Raises:
+        TypeError: If it is not a Keras 3 model.
+        ValueError: If it is not built, does not tell its inputs, or an input has an unknown size.
+    """
+    if any(kind.__module__.split(".")[0] == "tf_keras" for kind in type(model).__mro__):
+        raise TypeError(
+            "Expected a Keras 3 model. Received: a tf_keras (Keras 2) model. Save its weights, build the same "
+            "model with `keras`, and load them."
+        )
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a Keras 3 model. Received: {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} has no weights yet. Call it once on data, or start it with keras.Input(shape)."
+        )
+    if getattr(model, "inputs", None) is None:
+        raise ValueError(
+            f"Model {model.name!r} is a subclassed model, which does not tell the shape of its inputs. Wrap it: "
+            "`inputs = keras.Input(shape); model = keras.Model(inputs, model(inputs))`."
+        )
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                f"Input {tensor.name!r} has the shape {tensor.shape}; a .tflite file for phones needs every size but "
+                "the batch to be known. Build the model with a fixed keras.Input(shape)."
+            )
+
+
+def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
+    """Return the specification of each input with a batch of 1, by name, in the order of `model.inputs`.
+
+    Characters that a `.tflite` signature cannot hold become underscores.
+    """
+    specs = {}
+    for tensor in model.inputs:
+        name = re.sub(r"[^A-Za-z0-9_]", "_", tensor.name)  # what a signature can hold
+        name = name if name[0].isalpha() else f"input_{name}"
+        if name in specs:
+            raise ValueError(f"Two inputs of model {model.name!r} are called {name!r} in a .tflite file. Rename one.")
+        specs[name] = tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
+    return specs
+
+
+def call(model: keras.Model, tensors: list[Any]) -> Any:
+    """Return the model's outputs for the flat list of its inputs, in inference mode."""
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return model(keras.tree.pack_sequence_as(structure, tensors), training=False)
+
+
+def keras_outputs(model: keras.Model, samples: Samples, batch_size: int = 32) -> list[np.ndarray]:
+    """Return the model's outputs for all samples, flat, in the order in which the file's signature has them.
+
+    The model is called, not `predict`ed: `predict` would compile a function into the user's model.
+    """
+    num_samples = len(next(iter(samples.values())))
+    batches = []
+    for start in range(0, num_samples, batch_size):
+        tensors = [tf.constant(array[start : start + batch_size]) for array in samples.values()]
+        batches.append([keras.ops.convert_to_numpy(out) for out in keras.tree.flatten(call(model, tensors))])
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def random_samples(model: keras.Model, num_samples: int = 32) -> Samples:
+    """Return seeded stand-ins for data: uniform in [0, 1) for float inputs, 0 and 1 for whole numbers.
+
+    Whole numbers are mostly indices, of which 0 and 1 are always in range.
+    """
+    rng = np.random.default_rng(0)
+    samples = {}
+    for name, spec in input_specs(model).items():
+        shape, dtype = (num_samples, *spec.shape[1:]), spec.dtype.as_numpy_dtype
+        values = rng.random(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
+        samples[name] = values.astype(dtype)
+    return samples
