@@ -53,6 +53,21 @@ def probe_inputs(model: keras.Model) -> list[np.ndarray]:
     return samples
 
 
+def run(model: keras.Model, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the outputs of a model at inference, for a flat list of inputs.
+
+    Args:
+        model: A built Sequential or functional model.
+        samples: One array per input, with a batch axis.
+
+    Returns:
+        One array per output.
+    """
+    view = functional(model)
+    outputs = view(list(samples), training=False)
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
+
+
 def _folded_bias(arrival: Arrival, tensor: np.ndarray, alive: np.ndarray) -> np.ndarray | None:
     layer, binding = arrival.call.layer, arrival.binding
     axis = binding_axis(arrival)
@@ -81,8 +96,8 @@ def _evaluate(
     taps += [tensor for node in nested for tensor in node.inputs]
     values: dict[int, np.ndarray] = {}
     if taps:
-        outputs = keras.Model(view.inputs, taps)(list(inputs), training=False)
-        values = {id(tensor): value.numpy() for tensor, value in zip(taps, outputs, strict=True)}
+        outputs = run(keras.Model(view.inputs, taps), inputs)
+        values = {id(tensor): value for tensor, value in zip(taps, outputs, strict=True)}
     for node in nested:
         values |= _evaluate(node.operation, [values[id(tensor)] for tensor in node.inputs], wanted)
     return values

@@ -12,6 +12,8 @@ class Channel:
 
     Attributes:
         min_channels: How many channels always stay.
+        round_to: Keep a multiple of this many channels, rounding up so that never more go than asked for. Phones
+            compute 8 at a time, so 8 is a good value there.
 
     Example:
 
@@ -20,12 +22,15 @@ class Channel:
     """
 
     min_channels: int = 1
+    round_to: int = 1
 
     def __post_init__(self) -> None:
         if self.min_channels < 1:
             raise ValueError(
                 f"min_channels must be at least 1, or a layer would vanish. Received: {self.min_channels}."
             )
+        if self.round_to < 1:
+            raise ValueError(f"round_to must be at least 1, which does not round. Received: {self.round_to}.")
 
     def count(self, size: int, sparsity: float) -> int:
         """Return how many of `size` channels go: `size * sparsity` rounded down, as the papers do.
@@ -38,8 +43,26 @@ class Channel:
             The number of channels to prune; `min_channels` always stay.
         """
         # 0.29 * 100 is 28.999999999999996: round away the error of the product before rounding down.
-        wanted = math.floor(round(size * sparsity, 9))
-        return max(0, min(wanted, size - self.min_channels))
+        return self.allow(size, math.floor(round(size * sparsity, 9)))
+
+    def allow(self, size: int, wanted: int) -> int:
+        """Return how many of `size` channels go when `wanted` should, by `min_channels` and `round_to`.
+
+        Args:
+            size: The number of channels.
+            wanted: How many should go.
+
+        Returns:
+            How many go, at most `wanted`.
+
+        Example:
+
+        >>> Channel(round_to=8).allow(size=32, wanted=13)
+        8
+        """
+        keep = max(size - wanted, self.min_channels)
+        keep = math.ceil(keep / self.round_to) * self.round_to
+        return max(0, size - keep)
 
     def mask(self, scores: np.ndarray, sparsity: float) -> np.ndarray:
         """Return which channels stay: all but the `count` lowest scores, the later one going first in a tie.

@@ -10,6 +10,8 @@ from tfprune.granularity import Channel, prune_lowest
 from tfprune.graph import ChannelGroup, Member, Role
 from tfprune.masking import Masks
 
+_EXACT = Channel()
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -19,31 +21,37 @@ class Stage:
     sparsity: float
 
 
-def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.ndarray) -> np.ndarray:
-    """Score some channels of a group by the kernels that make them.
+def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.ndarray | None = None) -> np.ndarray:
+    """Score the channels of a group by the kernels that make them.
 
     Where several kernels make a channel, as across a residual addition, its score is the mean over them.
+    Channels that are zero already score lowest (a criterion that measures distances would not know), and the best
+    channel of a layer that holds only a part of the group scores highest, so that the layer cannot vanish.
 
     Args:
         group: The channel group.
         criterion: The criterion; it sees one kernel at a time, cut down to the channels asked for.
-        among: Which channels to score, as a bool per channel of the group. The criterion compares only these.
+        among: Which channels to score and compare, as a bool per channel of the group; all if left out.
 
     Returns:
-        One float64 score per channel of the group; NaN for those not asked for.
+        One float64 score per channel of the group; infinite for those not asked for.
     """
-    total = np.zeros(group.size)
-    times = np.zeros(group.size)
+    among = np.ones(group.size, bool) if among is None else among
+    total, times = np.zeros(group.size), np.zeros(group.size)
     for member in group.producers:
         wanted = among[member.channels]
-        kernel = member.variable.numpy()
-        kernel = np.take(kernel, member.positions[wanted], axis=member.axis)
+        kernel = np.take(member.variable.numpy(), member.positions[wanted], axis=member.axis)
         np.add.at(total, member.channels[wanted], criterion(kernel, member.axis))
         np.add.at(times, member.channels[wanted], 1.0)
-    return np.divide(total, times, out=np.full(group.size, np.nan), where=times > 0)
+    scores = np.divide(total, times, out=np.full(group.size, np.inf), where=times > 0)
+    scores[zero_channels(group.producers, group.size) & among] = -np.inf
+    for member in group.members:
+        if len(np.unique(member.channels)) < group.size:
+            scores[member.channels[np.argmax(scores[member.channels])]] = np.inf
+    return scores
 
 
-def select_channels(group: ChannelGroup, stages: Sequence[Stage]) -> np.ndarray:
+def select_channels(group: ChannelGroup, stages: Sequence[Stage], granularity: Channel = _EXACT) -> np.ndarray:
     """Choose the channels of a group that stay, stage by stage, each among those that the last one left.
 
     Channels that are zero already go first, so pruning again at the same sparsity changes nothing.
@@ -51,18 +59,31 @@ def select_channels(group: ChannelGroup, stages: Sequence[Stage]) -> np.ndarray:
     Args:
         group: The channel group.
         stages: The criteria and the fraction of all channels that goes by each.
+        granularity: How counts are rounded.
 
     Returns:
         One bool per channel, True for those that stay; exactly the sum of the stages' counts is False.
     """
     keep = np.ones(group.size, bool)
-    # A removed kernel slice is often exactly zero; a criterion that measures distances would not know that.
-    dead = zero_channels(group.producers, group.size)
     for stage in stages:
-        count = Channel().count(group.size, stage.sparsity)
         scores = score_channels(group, stage.criterion, keep)
-        scores[dead & keep] = -np.inf
-        keep[keep] = prune_lowest(scores[keep], count)
+        keep &= drop_lowest(scores, granularity.count(group.size, stage.sparsity), among=keep)
+    return keep
+
+
+def drop_lowest(scores: np.ndarray, count: int, among: np.ndarray) -> np.ndarray:
+    """Return which channels stay when the `count` lowest scores among some of them go; infinite scores stay.
+
+    Args:
+        scores: One score per channel.
+        count: How many should go.
+        among: Which channels may go, as a bool per channel.
+
+    Returns:
+        One bool per channel.
+    """
+    keep = among.copy()
+    keep[among] = prune_lowest(scores[among], min(count, int((scores[among] < np.inf).sum())))
     return keep
 
 

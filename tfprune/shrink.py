@@ -1,22 +1,27 @@
 """Remove dead channels: a new, plain Keras model with the same outputs."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.folding import fold_constants, probe_inputs
-from tfprune.graph import Analysis, analyse, find_rule
-from tfprune.graph.liveness import dead_labels
-from tfprune.selection import zero_channels
+from tfprune.folding import fold_constants, probe_inputs, run
+from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, find_rule
+from tfprune.graph.liveness import CONSTANT, arrivals, dead_labels
+from tfprune.masking import apply_masks
+from tfprune.selection import channel_masks, zero_channels
 
 RESIDUAL = 1e-4
 """A larger difference from the masked model, relative to its largest output, is told to the user."""
 
 
-def shrink(model: keras.Model, *, approximate: bool = False) -> keras.Model:
+Keep = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
+"""For groups from `channel_groups`, the indices of the channels that stay."""
+
+
+def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = False) -> keras.Model:
     """Remove every channel that carries no information, and return a smaller, plain Keras model.
 
     A channel is removed when, wherever it is read, it is zero (its kernel slices, biases, gamma and beta are
@@ -28,8 +33,12 @@ def shrink(model: keras.Model, *, approximate: bool = False) -> keras.Model:
     Layer names, data types and compile settings (with a fresh optimizer) are kept; the result saves and loads
     without tfprune. The model itself is not changed. Every layer keeps at least one channel.
 
+    With `keep`, exactly the channels that it does not list are removed, as if they had been masked first.
+
     Args:
         model: A built Sequential or functional Keras model.
+        keep: For groups of `tfprune.channel_groups(model)`, the indices of the channels that stay; other groups
+            stay whole. `None` to remove what is dead.
         approximate: Remove dead channels also where a layer mixes them with others (LayerNormalization,
             softmax over channels), which changes the outputs.
 
@@ -38,7 +47,8 @@ def shrink(model: keras.Model, *, approximate: bool = False) -> keras.Model:
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, or cannot be read layer by layer.
+        ValueError: If it is not built or cannot be read layer by layer, or `keep` names a foreign or frozen group,
+            an index out of range, or no channel at all.
 
     Example:
 
@@ -50,30 +60,78 @@ def shrink(model: keras.Model, *, approximate: bool = False) -> keras.Model:
     2
     """
     analysis = analyse(model, approximate=approximate)
+    if keep is not None:
+        return _remove_unkept(model, analysis, keep)
     dead = dead_labels(analysis.trace, analysis.labels)
     removed = [group.labels[group.keep_one_each(dead[group.labels])] for group in analysis.groups.free]
     if not any(labels.size for labels in removed):
         _warn_nothing_dead(analysis)
-    return remove_channels(model, analysis, np.concatenate([np.zeros(0, int), *removed]))
+    return _remove(model, analysis, np.concatenate([np.zeros(0, int), *removed]))
 
 
-def remove_channels(model: keras.Model, analysis: Analysis, removed: np.ndarray) -> keras.Model:
-    """Build a copy of a model without these channels, which must be dead.
+def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.Model:
+    choice = [(group, resolve_keep(analysis.groups, group, keep[group])) for group in keep]
+    own = {id(group.producers[0].variable): group for group in analysis.groups}
+    choice = [(own[id(group.producers[0].variable)], kept) for group, kept in choice]
+    removed = np.concatenate([np.zeros(0, int), *[group.labels[~kept] for group, kept in choice]])
+    alive = analysis.alive(removed)
+    levels = [
+        arrival.level[~alive[arrival.binding.channels]] for arrival in arrivals(analysis.trace, analysis.labels, alive)
+    ]
+    if not any((level == CONSTANT).any() for level in levels):
+        return _rebuild(model, analysis, alive, {})
+    # Masked channels that are not zero: measure their constants on a masked copy.
+    copy = _rebuild(model, analysis, analysis.alive(np.zeros(0, int)), {})
+    masks = channel_masks(choice, ("producer", "affine"))
+    paths = {weight.path: twin.path for weight, twin in zip(model.weights, copy.weights, strict=True)}
+    apply_masks(copy, {paths[path]: mask for path, mask in masks.items()})
+    return _remove(copy, analyse(copy, approximate=analysis.trace.approximate), removed)
 
-    Args:
-        model: The model.
-        analysis: Its analysis; see `tfprune.graph.analyse`.
-        removed: Labels of dead channels in free groups.
 
-    Returns:
-        A new model; `model` is not changed.
-    """
+def _remove(model: keras.Model, analysis: Analysis, removed: np.ndarray) -> keras.Model:
+    """Build a copy without these labels, which are dead."""
     alive = analysis.alive(removed)
     biases = fold_constants(model, analysis, alive)
     small = _rebuild(model, analysis, alive, biases)
     if biases or analysis.trace.approximate:
         _warn_residual(model, small)
     return small
+
+
+def resolve_keep(groups: ChannelGroups, group: ChannelGroup, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return one bool per channel of a group, from the indices that stay, or raise if they cannot be kept so.
+
+    Args:
+        groups: The groups of the model at hand.
+        group: The group that the indices speak of.
+        indices: Indices of the channels that stay.
+
+    Returns:
+        One bool per channel.
+
+    Raises:
+        ValueError: If the group belongs to another model or is frozen, or the indices are empty, repeated, out of
+            range, or leave a layer without channels.
+    """
+    known = {id(own.producers[0].variable) for own in groups}
+    if id(group.producers[0].variable) not in known:
+        raise ValueError(f"The group {group.name!r} is not one of {groups.model!r}. Use tfprune.channel_groups(model).")
+    if group.frozen:
+        raise ValueError(f"The group {group.name!r} is frozen: {'; '.join(group.frozen)}. Leave it out of keep.")
+    kept = np.asarray(indices)
+    in_range = kept.size and kept.dtype.kind in "iu" and kept.min() >= 0 and kept.max() < group.size
+    if kept.ndim != 1 or not in_range or len(np.unique(kept)) < kept.size:
+        raise ValueError(
+            f"keep for the group {group.name!r} must be a list of different indices from 0 to {group.size - 1}, at "
+            f"least one. Received: {indices!r}."
+        )
+    chosen = np.isin(np.arange(group.size), kept)
+    empty = [member.layer.name for member in group.members if not chosen[member.channels].any()]
+    if empty:
+        raise ValueError(
+            f"keep for the group {group.name!r} would leave {empty[0]!r} without channels. Keep one of its own too."
+        )
+    return chosen
 
 
 def _rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]) -> keras.Model:
@@ -156,10 +214,9 @@ def _warn_nothing_dead(analysis: Analysis) -> None:
 
 def _warn_residual(model: keras.Model, small: keras.Model) -> None:
     inputs = probe_inputs(model)
-    before, after = (keras.tree.flatten(each(inputs, training=False)) for each in (model, small))
     residual = max(
-        float(np.abs(b.numpy() - a.numpy()).max() / max(np.abs(b.numpy()).max(), 1e-30))
-        for b, a in zip(before, after, strict=True)
+        float(np.abs(before - after).max() / max(np.abs(before).max(), np.finfo("float32").tiny))
+        for before, after in zip(run(model, inputs), run(small, inputs), strict=True)
     )
     if residual > RESIDUAL:
         warnings.warn(

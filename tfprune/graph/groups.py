@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from tfprune.graph.liveness import arrivals, unfoldable
 from tfprune.graph.rules import find_rule
 from tfprune.graph.trace import Binding, Role, Rule, Trace, connected_components, trace
 from tfprune.tables import Report, new_table
@@ -15,7 +16,7 @@ from tfprune.tables import Report, new_table
 Exclude = Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
     """The slices of one variable that belong to one group.
 
@@ -49,7 +50,7 @@ class Member:
         return marked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """Channels that several layers make, share and read, so that they can only be removed everywhere at once.
 
@@ -188,6 +189,7 @@ def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = Fal
     """Trace a model and sort its channels into groups; see `channel_groups`."""
     record = trace(model, _find_trace, approximate)
     labels = record.components()
+    _freeze_constants(record, labels)
     reasons = _frozen_reasons(record, labels, exclude, model)
     group_of = _join_axes(record, labels)
     bound: dict[int, list[tuple[Binding, np.ndarray]]] = {}
@@ -197,6 +199,15 @@ def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = Fal
             bound.setdefault(group, []).append((binding, roots))
     groups = [_make_group(group, bound[group], group_of, reasons) for group in sorted(bound)]
     return Analysis(record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers)))
+
+
+def _freeze_constants(record: Trace, labels: np.ndarray) -> None:
+    """Freeze channels that still carry a constant when masked, where a layer that reads them cannot absorb it."""
+    for arrival in arrivals(record, labels, alive=np.zeros(record.num_channels, bool)):
+        channels = unfoldable(record, arrival)
+        if channels.size:
+            name = arrival.call.layer.name
+            record.frozen.append((channels, f"a removed channel would leave a constant that {name!r} cannot absorb"))
 
 
 def _find_trace(operation: keras.Operation) -> Rule | None:

@@ -1,6 +1,5 @@
 """Which channels still carry information: zero, constant or live, at every kernel that reads them."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +25,8 @@ class Arrival:
     level: np.ndarray
 
 
-def arrivals(trace: Trace, labels: np.ndarray) -> list[Arrival]:
-    """Follow zeros and constants through a model, from its weights as they are now.
+def arrivals(trace: Trace, labels: np.ndarray, alive: np.ndarray | None = None) -> list[Arrival]:
+    """Follow zeros and constants through a model, from its weights as they are now or as masks would make them.
 
     A channel is born zero where the kernel slice that makes it is zero, becomes zero where a scale (gamma, a
     depthwise kernel) is zero, and becomes a constant where a shift (bias, beta) is not. A sum carries the most
@@ -36,19 +35,21 @@ def arrivals(trace: Trace, labels: np.ndarray) -> list[Arrival]:
     Args:
         trace: The traced model.
         labels: For each channel number, the number that it stands for; see `Trace.components`.
+        alive: One bool per channel number; what makes and carries the others counts as zero. `None` to go by
+            the weights alone.
 
     Returns:
         What arrives at each kernel that reads channels, in the order of the calls.
     """
     found: list[Arrival] = []
-    levels = {flow: np.full(channels.shape, LIVE) for flow, channels in enumerate(trace.flows)}
+    levels = {flow: np.full(channels.shape, LIVE, np.int8) for flow, channels in enumerate(trace.flows)}
     for call in trace.calls:
         level = _combine(call, levels, labels)
         for binding in call.bindings:
             if binding.role == "consumer":
                 found.append(Arrival(call, binding, level[labels[binding.channels]]))
             else:
-                _act(binding, labels[binding.channels], level)
+                _act(binding, labels[binding.channels], level, alive)
         if not call.zero_stays_zero:
             np.maximum(level, CONSTANT, out=level)
         for flow, channels in zip(call.output_flows, call.outputs, strict=True):
@@ -68,21 +69,36 @@ def dead_labels(trace: Trace, labels: np.ndarray) -> np.ndarray:
     Returns:
         One bool per label.
     """
-    reaches = np.full(trace.num_channels, ZERO)
-    calls = Counter(id(call.layer) for call in trace.calls)
+    reaches = np.full(trace.num_channels, ZERO, np.int8)
     for arrival in arrivals(trace, labels):
-        # The calls of a shared layer may receive different constants, but it has one bias.
-        folds = arrival.call.folds_constants and calls[id(arrival.call.layer)] == 1
-        level = arrival.level if folds else np.where(arrival.level == CONSTANT, LIVE, arrival.level)
-        np.maximum.at(reaches, labels[arrival.binding.channels], level)
+        np.maximum.at(reaches, labels[arrival.binding.channels], arrival.level)
+        np.maximum.at(reaches, labels[unfoldable(trace, arrival)], LIVE)
     return reaches != LIVE
+
+
+def unfoldable(trace: Trace, arrival: Arrival) -> np.ndarray:
+    """Return the channels that arrive as a constant where it cannot be added to a bias.
+
+    Args:
+        trace: The traced model.
+        arrival: What arrives at one kernel.
+
+    Returns:
+        Channel numbers.
+    """
+    constant = arrival.binding.channels[arrival.level == CONSTANT]
+    if constant.size and arrival.call.folds_constants:
+        # The calls of a shared layer may receive different constants, but it has one bias.
+        calls = sum(call.layer is arrival.call.layer for call in trace.calls)
+        return constant[:0] if calls == 1 else constant
+    return constant
 
 
 def _combine(call: Call, levels: dict[int, np.ndarray], labels: np.ndarray) -> np.ndarray:
     """The level of each label behind the inputs of a call; LIVE for those that do not come in."""
-    combined = np.full(len(labels), -1)
+    combined = np.full(len(labels), -1, np.int8)
     for flow, channels in zip(call.input_flows, call.inputs, strict=True):
-        level = np.full(len(labels), -1)
+        level = np.full(len(labels), -1, np.int8)
         np.maximum.at(level, labels[channels].ravel(), levels[flow].ravel())
         if call.is_product:
             level[level == -1] = LIVE
@@ -93,16 +109,25 @@ def _combine(call: Call, levels: dict[int, np.ndarray], labels: np.ndarray) -> n
     return combined
 
 
-def _act(binding: Binding, roots: np.ndarray, level: np.ndarray) -> None:
+def _act(binding: Binding, roots: np.ndarray, level: np.ndarray, alive: np.ndarray | None) -> None:
     if binding.role != "producer" and binding.effect is None:
         return
-    values = binding.variable.numpy()
-    other_axes = tuple(axis for axis in range(values.ndim) if axis != binding.axis)
     nonzero = np.zeros(len(level), bool)
-    np.logical_or.at(nonzero, roots, (values != 0).any(axis=other_axes))
+    np.logical_or.at(nonzero, roots, _nonzero_slices(binding, alive))
     if binding.role == "producer":
         level[roots] = np.where(nonzero[roots], LIVE, ZERO)
     elif binding.effect == "scale":
         level[roots[~nonzero[roots]]] = ZERO
     else:
         level[roots] = np.maximum(level[roots], np.where(nonzero[roots], CONSTANT, ZERO))
+
+
+def _nonzero_slices(binding: Binding, alive: np.ndarray | None) -> np.ndarray:
+    stays = np.ones(binding.channels.shape, bool)
+    if alive is not None and binding.role in ("producer", "affine"):
+        stays = alive[binding.channels]
+    if not stays.any():
+        return stays
+    values = binding.variable.numpy()
+    other_axes = tuple(axis for axis in range(values.ndim) if axis != binding.axis)
+    return stays & (values != 0).any(axis=other_axes)
