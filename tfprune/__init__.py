@@ -3,9 +3,21 @@
 from tfprune import callbacks
 from tfprune.export import export
 from tfprune.graph import channel_groups
+from tfprune.prune_channels import Budget, prune_channels
+from tfprune.recalibration import recalibrate
 from tfprune.report import benchmark, profile
 from tfprune.shrink import shrink
 
 __version__ = "0.1.0"
 
-__all__ = ["benchmark", "callbacks", "channel_groups", "export", "profile", "shrink"]
+__all__ = [
+    "Budget",
+    "benchmark",
+    "callbacks",
+    "channel_groups",
+    "export",
+    "profile",
+    "prune_channels",
+    "recalibrate",
+    "shrink",
+]

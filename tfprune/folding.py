@@ -1,6 +1,6 @@
 """Fold the constants that removed channels still carry into the biases of the layers that read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -33,7 +33,9 @@ def fold_constants(model: keras.Model, analysis: Analysis, alive: np.ndarray) ->
     ]
     if not found:
         return {}
-    tensors = _evaluate(model, probe_inputs(model), [arrival.call.node.inputs[0] for arrival in found])
+    tensors = _evaluate(
+        model, probe_inputs(model), [arrival.call.node.inputs[0] for arrival in found], analysis.trace.views
+    )
     biases = {}
     for arrival in found:
         bias = _folded_bias(arrival, tensors[id(arrival.call.node.inputs[0])], alive)
@@ -86,18 +88,21 @@ def binding_axis(arrival: Arrival) -> int:
 
 
 def _evaluate(
-    model: keras.Model, inputs: Sequence[np.ndarray], wanted: Sequence[keras.KerasTensor]
+    model: keras.Model,
+    inputs: Sequence[np.ndarray],
+    wanted: Sequence[keras.KerasTensor],
+    views: Mapping[int, keras.Model],
 ) -> dict[int, np.ndarray]:
     """Run a model and return the values of symbolic tensors inside it, also inside nested models."""
     view = functional(model)
-    nested = [node for node in walk(model) if isinstance(node.operation, keras.Model)]
+    inside = [(node, views[id(node.operation)]) for node in walk(model) if id(node.operation) in views]
     local = {id(tensor) for node in walk(model) for tensor in (*node.inputs, *node.outputs)}
     taps = [tensor for tensor in wanted if id(tensor) in local]
-    taps += [tensor for node in nested for tensor in node.inputs]
+    taps += [tensor for node, _ in inside for tensor in node.inputs]
     values: dict[int, np.ndarray] = {}
     if taps:
         outputs = run(keras.Model(view.inputs, taps), inputs)
         values = {id(tensor): value for tensor, value in zip(taps, outputs, strict=True)}
-    for node in nested:
-        values |= _evaluate(node.operation, [values[id(tensor)] for tensor in node.inputs], wanted)
+    for node, inner in inside:
+        values |= _evaluate(inner, [values[id(tensor)] for tensor in node.inputs], wanted, views)
     return values

@@ -8,14 +8,19 @@ import keras
 import numpy as np
 
 from tfprune.folding import fold_constants, probe_inputs, run
-from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, find_rule
+from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, find_rule, functional, is_graph
 from tfprune.graph.liveness import CONSTANT, arrivals, dead_labels
+from tfprune.graph.rules.axes import resized
+from tfprune.graph.walk import Shape
 from tfprune.masking import apply_masks
 from tfprune.selection import channel_masks, zero_channels
 
 RESIDUAL = 1e-4
 """A larger difference from the masked model, relative to its largest output, is told to the user."""
 
+
+Copy = Callable[[keras.layers.Layer], Any]
+"""Gives the smaller copy of a layer, or a function that calls it with arguments as the layer takes them."""
 
 Keep = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 """For groups from `channel_groups`, the indices of the channels that stay."""
@@ -36,14 +41,15 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     With `keep`, exactly the channels that it does not list are removed, as if they had been masked first.
 
     Args:
-        model: A built Sequential or functional Keras model.
+        model: A built Sequential, functional or subclassed Keras model.
         keep: For groups of `tfprune.channel_groups(model)`, the indices of the channels that stay; other groups
             stay whole. `None` to remove what is dead.
         approximate: Remove dead channels also where a layer mixes them with others (LayerNormalization,
             softmax over channels), which changes the outputs.
 
     Returns:
-        A new model of the same class.
+        A new model of the same class. A subclassed model with a `call` of its own comes back as a plain functional
+        model that computes what `call` does at inference, as do layers made of other layers.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
@@ -59,6 +65,9 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     >>> small.get_layer("hidden").units
     2
     """
+    if not is_graph(model):
+        small = shrink(functional(model), keep, approximate=approximate)
+        return _compile_like(model, small)
     analysis = analyse(model, approximate=approximate)
     if keep is not None:
         return _remove_unkept(model, analysis, keep)
@@ -66,14 +75,24 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     removed = [group.labels[group.keep_one_each(dead[group.labels])] for group in analysis.groups.free]
     if not any(labels.size for labels in removed):
         _warn_nothing_dead(analysis)
-    return _remove(model, analysis, np.concatenate([np.zeros(0, int), *removed]))
+    return _remove(model, analysis, analysis.spare(np.concatenate([np.zeros(0, int), *removed])))
+
+
+def _compile_like(model: keras.Model, small: keras.Model) -> keras.Model:
+    """Compile the functional copy of a subclassed model as the model is."""
+    if model.compiled:
+        with keras.saving.custom_object_scope(_compile_objects(model)):
+            small.compile_from_config(model.get_compile_config())
+    return small
 
 
 def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.Model:
     choice = [(group, resolve_keep(analysis.groups, group, keep[group])) for group in keep]
-    own = {id(group.producers[0].variable): group for group in analysis.groups}
-    choice = [(own[id(group.producers[0].variable)], kept) for group, kept in choice]
+    own = {_identity(group): group for group in analysis.groups}
+    choice = [(own[_identity(group)], kept) for group, kept in choice]
     removed = np.concatenate([np.zeros(0, int), *[group.labels[~kept] for group, kept in choice]])
+    if len(analysis.spare(removed)) < len(removed):
+        raise ValueError("keep would leave a part of a split or slice without channels. Keep one of each part.")
     alive = analysis.alive(removed)
     levels = [
         arrival.level[~alive[arrival.binding.channels]] for arrival in arrivals(analysis.trace, analysis.labels, alive)
@@ -113,8 +132,7 @@ def resolve_keep(groups: ChannelGroups, group: ChannelGroup, indices: Sequence[i
         ValueError: If the group belongs to another model or is frozen, or the indices are empty, repeated, out of
             range, or leave a layer without channels.
     """
-    known = {id(own.producers[0].variable) for own in groups}
-    if id(group.producers[0].variable) not in known:
+    if _identity(group) not in {_identity(own) for own in groups}:
         raise ValueError(f"The group {group.name!r} is not one of {groups.model!r}. Use tfprune.channel_groups(model).")
     if group.frozen:
         raise ValueError(f"The group {group.name!r} is frozen: {'; '.join(group.frozen)}. Leave it out of keep.")
@@ -134,25 +152,63 @@ def resolve_keep(groups: ChannelGroups, group: ChannelGroup, indices: Sequence[i
     return chosen
 
 
+def _identity(group: ChannelGroup) -> tuple[int, int]:
+    return id(group.producers[0].variable), group.producers[0].axis
+
+
 def _rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]) -> keras.Model:
     calls = {id(call.layer): call for call in reversed(analysis.trace.calls)}
+    views = analysis.trace.views
     pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    factors: dict[int, float] = {}
+    copies: dict[int, Any] = {}
+
+    def sizes(layer: keras.layers.Layer) -> list[Shape]:
+        entries = [analysis.trace.flows[flow] for flow in analysis.trace.entries[id(layer)]]
+        return [resized(t.shape, e, alive) for t, e in zip(views[id(layer)].inputs, entries, strict=True)]
+
+    def copy_of(layer: keras.layers.Layer) -> Any:
+        if id(layer) not in copies:
+            view = views.get(id(layer))
+            copies[id(layer)] = resize(layer) if view is None else _clone(view, copy_of, call_of, sizes(layer))
+        return copies[id(layer)]
+
+    def call_of(layer: keras.layers.Layer) -> Callable[..., Any]:
+        rule, copy = find_rule(layer), copy_of(layer)
+        if views.get(id(layer), layer) is not layer:  # its copy takes tensors only, one after another
+            return lambda *args, **kwargs: copy(_tensors((args, kwargs)))
+        if rule is None or rule.rearrange is None:
+            return copy
+        rearrange, call = rule.rearrange, calls[id(layer)]
+
+        def rearranged(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = rearrange(call, args, kwargs, alive)
+            return copy(*args, **kwargs)
+
+        return rearranged
 
     def resize(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
         rule = find_rule(layer)
+        try:
+            config = layer.get_config()
+        except NotImplementedError:
+            if isinstance(layer, keras.layers.Layer):
+                raise
+            return layer  # an operation of `keras.ops` has no state, and not all of them have a config
         if rule is not None and rule.resize is not None:
             rule.resize(calls[id(layer)], config, alive)
-        if id(layer) in biases:
+        if rule is not None and rule.rescale is not None:
+            factors.update(rule.rescale(calls[id(layer)], alive))
+        if id(layer) in biases and "use_bias" in config:  # an EinsumDense has its bias already
             config["use_bias"] = True
         copy = type(layer).from_config(config)
         if isinstance(layer, keras.layers.Layer):
             pairs.append((layer, copy))
         return copy
 
-    small = _clone(model, resize)
+    small = _clone(model, copy_of, call_of, [tensor.shape for tensor in functional(model).inputs])
     for layer, copy in pairs:
-        _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)))
+        _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)), factors)
     return small
 
 
@@ -162,6 +218,7 @@ def _copy_weights(
     analysis: Analysis,
     alive: np.ndarray,
     bias: np.ndarray | None,
+    factors: dict[int, float],
 ) -> None:
     targets = [variable for variable in copy.variables if bias is None or variable is not copy.bias]
     sources = [variable for variable in layer.variables if bias is None or variable is not layer.bias]
@@ -171,23 +228,33 @@ def _copy_weights(
             binding = analysis.trace.bindings.get((id(variable), axis))
             if binding is not None and not alive[binding.channels].all():
                 value = value.compress(alive[binding.channels], axis=axis)
-        target.assign(value)
+        target.assign(value * factors[id(variable)] if id(variable) in factors else value)
     if bias is not None:
         made = analysis.trace.bindings[id(layer.kernel), len(layer.kernel.shape) - 1].channels
         copy.bias.assign(bias[alive[made]])
 
 
-def _clone(model: keras.Model, clone_layer: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
+def _tensors(arguments: Any) -> Any:
+    tensors = [value for value in keras.tree.flatten(arguments) if isinstance(value, keras.KerasTensor)]
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
+def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Shape]) -> keras.Model:
     """Clone with the input layers' names (clone_model names them after their tensors) and the compile settings."""
-    inputs = None
-    if not isinstance(model, keras.Sequential):
-        names = {id(layer.output): layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer)}
-        inputs = keras.tree.map_structure(
-            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=names[id(tensor)]),
-            model.input,
-        )
+    # A Sequential holds layers themselves; they take one tensor and nothing else.
+    clone_layer = copy_of if isinstance(model, keras.Sequential) else call_of
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
+    names = {id(layer.output): layer.name for layer in layers}
+    inputs = [
+        keras.Input(batch_shape=shape, dtype=tensor.dtype, name=names.get(id(tensor)))
+        for tensor, shape in zip(model.inputs, shapes, strict=True)
+    ]
+    if isinstance(model, keras.Sequential):
+        packed = inputs[0] if inputs[0].shape != model.inputs[0].shape else None
+    else:
+        packed = keras.tree.pack_sequence_as(model.input, inputs)
     with keras.saving.custom_object_scope(_compile_objects(model)):
-        return keras.models.clone_model(model, inputs, clone_function=clone_layer, recursive=True)
+        return keras.models.clone_model(model, packed, clone_function=clone_layer)
 
 
 def _compile_objects(model: keras.Model) -> dict[str, Any]:

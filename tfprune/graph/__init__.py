@@ -4,7 +4,7 @@ from tfprune.graph.costs import multiply_accumulates
 from tfprune.graph.groups import Analysis, ChannelGroup, ChannelGroups, Member, analyse, channel_groups
 from tfprune.graph.rules import find_rule, rule
 from tfprune.graph.trace import Call, Role
-from tfprune.graph.walk import Node, check_traceable, functional, walk
+from tfprune.graph.walk import Node, check_traceable, functional, is_graph, nested, walk
 
 __all__ = [
     "Analysis",
@@ -19,7 +19,9 @@ __all__ = [
     "check_traceable",
     "find_rule",
     "functional",
+    "is_graph",
     "multiply_accumulates",
+    "nested",
     "rule",
     "walk",
 ]

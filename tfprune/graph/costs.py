@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import keras
 
+from tfprune.graph.rules.attention import attention_arguments, projections
 from tfprune.graph.walk import Node, Shape
+from tfprune.graph.wrapped import inner_nodes
 
 layers = keras.layers
 
@@ -29,8 +31,9 @@ def multiply_accumulates(node: Node) -> int:
     """Count the multiply-accumulate operations (MACs) of one call for one sample.
 
     A convolution costs output positions times kernel size times input channels per group times output channels;
-    a dense layer costs inputs times outputs, for each position that it is applied to. Everything else counts
-    as zero: normalization folds into the layer before it on the phone, and additions and activations are few.
+    a dense layer costs inputs times outputs, for each position that it is applied to; a recurrent layer both of its
+    kernels for each time step; attention its projections, its scores and its weighted sums. Everything else counts as
+    zero: normalization folds into the layer before it on the phone, and additions and activations are few.
 
     Args:
         node: One call of one layer, from `walk`.
@@ -96,6 +99,45 @@ def _separable_convolution(node: Node) -> int:
 @cost(layers.Dense)
 def _dense(node: Node) -> int:
     return math.prod(fixed_shape(node, node.output_shapes[0])[:-1]) * math.prod(node.operation.kernel.shape)
+
+
+@cost(layers.EinsumDense)
+def _einsum(node: Node) -> int:
+    """Every element of the input is multiplied by the slices of the kernel along the axes that it has not itself."""
+    source, _, letters = node.operation.equation.replace(" ", "").partition("->")[0].partition(",")
+    own = [size for letter, size in zip(letters, node.operation.kernel.shape, strict=True) if letter not in source]
+    return math.prod(fixed_shape(node, node.input_shapes[0])) * math.prod(own)
+
+
+@cost(layers.SimpleRNN, layers.GRU, layers.LSTM)
+def _recurrent(node: Node) -> int:
+    cell = node.operation.cell
+    weights = math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
+    return fixed_shape(node, node.input_shapes[0])[0] * weights
+
+
+@cost(layers.MultiHeadAttention, layers.GroupQueryAttention)
+def _attention(node: Node) -> int:
+    """The projections, the scores of every query with every key, and the sums of values by those scores."""
+    arguments, parts = attention_arguments(node), projections(node.operation)
+    shapes = {name: fixed_shape(node, tuple(arguments[name].shape[1:])) for name in ("query", "key", "value")}
+    source = {**shapes, "gate": shapes["query"], "output": shapes["query"]}
+    projected = sum(math.prod(source[name][:-1]) * math.prod(part.kernel.shape) for name, part in parts.items())
+    axes = getattr(node.operation, "attention_axes", (1,))
+    keys = math.prod(shapes["key"][axis - 1] for axis in axes)
+    _, heads, features = parts["query"].kernel.shape
+    width = parts["value"].kernel.shape[2]
+    return projected + math.prod(shapes["query"][:-1]) * keys * heads * (features + width)
+
+
+@cost(layers.TimeDistributed)
+def _time_distributed(node: Node) -> int:
+    return fixed_shape(node, node.input_shapes[0])[0] * sum(multiply_accumulates(each) for each in inner_nodes(node))
+
+
+@cost(layers.SpectralNormalization, layers.Bidirectional)
+def _wrapper(node: Node) -> int:
+    return sum(multiply_accumulates(each) for each in inner_nodes(node))
 
 
 def _positions(node: Node, shape: Shape) -> int:

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 from rich.table import Table
 
-from tfprune.graph.liveness import arrivals, unfoldable
+from tfprune.graph.liveness import stranded
 from tfprune.graph.rules import find_rule
 from tfprune.graph.trace import Binding, Role, Rule, Trace, connected_components, trace
+from tfprune.graph.walk import nested, walk
 from tfprune.tables import Report, new_table
 
 Exclude = Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool] | None
@@ -55,7 +56,8 @@ class ChannelGroup:
     """Channels that several layers make, share and read, so that they can only be removed everywhere at once.
 
     Attributes:
-        name: The first layer that makes the channels.
+        name: The first layer that makes the channels; with the kind of channels where it makes several, as in
+            `"attention/heads"`.
         size: How many channels there are.
         members: The slices of variables that belong to the channels.
         frozen: Why none of them may be removed; empty for a free group.
@@ -184,6 +186,15 @@ class Analysis:
         """Return, for every channel number of the trace, whether it stays when these labels are removed."""
         return ~np.isin(self.labels, removed)
 
+    def spare(self, removed: np.ndarray) -> np.ndarray:
+        """Return these labels without one of each tensor that would be left empty, such as a part of a split."""
+        gone = np.isin(np.arange(self.trace.num_channels), removed)
+        for channels in self.trace.flows:
+            roots = self.labels[channels.ravel()]
+            if gone[roots].all():
+                gone[roots[:1]] = False
+        return np.flatnonzero(gone)
+
 
 def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = False) -> Analysis:
     """Trace a model and sort its channels into groups; see `channel_groups`."""
@@ -203,11 +214,9 @@ def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = Fal
 
 def _freeze_constants(record: Trace, labels: np.ndarray) -> None:
     """Freeze channels that still carry a constant when masked, where a layer that reads them cannot absorb it."""
-    for arrival in arrivals(record, labels, alive=np.zeros(record.num_channels, bool)):
-        channels = unfoldable(record, arrival)
-        if channels.size:
-            name = arrival.call.layer.name
-            record.frozen.append((channels, f"a removed channel would leave a constant that {name!r} cannot absorb"))
+    for call, channels in stranded(record, labels, alive=np.zeros(record.num_channels, bool)):
+        reason = f"a removed channel would leave a constant that {call.layer.name!r} cannot absorb"
+        record.frozen.append((channels, reason))
 
 
 def _find_trace(operation: keras.Operation) -> Rule | None:
@@ -261,8 +270,12 @@ def _make_group(
         for binding, roots, positions in slices
     )
     frozen = {reason: None for root in order.tolist() for reason in reasons.get(root, ())}
-    name = next((member.layer.name for member in members if member.role == "producer"), "")
+    name = next((_name(binding) for binding, _ in bound if binding.role == "producer"), "")
     return ChannelGroup(name, len(order), members, tuple(frozen), order)
+
+
+def _name(binding: Binding) -> str:
+    return f"{binding.layer.name}/{binding.part}" if binding.part else binding.layer.name
 
 
 def resolve_exclude(model: keras.Model, exclude: Exclude) -> Callable[[keras.layers.Layer], bool]:
@@ -303,10 +316,11 @@ def resolve_exclude(model: keras.Model, exclude: Exclude) -> Callable[[keras.lay
 
 
 def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
+    for node in walk(model):
+        yield node.operation
+        inner = nested(node)
+        if inner is not None:
+            yield from _all_layers(inner)
 
 
 def _layer_names(members: tuple[Member, ...]) -> list[str]:

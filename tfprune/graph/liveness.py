@@ -1,5 +1,6 @@
 """Which channels still carry information: zero, constant or live, at every kernel that reads them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,20 +42,33 @@ def arrivals(trace: Trace, labels: np.ndarray, alive: np.ndarray | None = None) 
     Returns:
         What arrives at each kernel that reads channels, in the order of the calls.
     """
+    return _follow(trace, labels, alive)[0]
+
+
+Sum = tuple[Call, np.ndarray, np.ndarray]
+"""A call that sums up channels without a kernel, their labels, and the level of each."""
+
+
+def _follow(trace: Trace, labels: np.ndarray, alive: np.ndarray | None = None) -> tuple[list[Arrival], list[Sum]]:
     found: list[Arrival] = []
+    sums: list[Sum] = []
     levels = {flow: np.full(channels.shape, LIVE, np.int8) for flow, channels in enumerate(trace.flows)}
     for call in trace.calls:
         level = _combine(call, levels, labels)
+        sums += [(call, labels[channels], level[labels[channels]]) for channels in call.reads]
+        made = np.zeros(len(labels), bool)
         for binding in call.bindings:
             if binding.role == "consumer":
                 found.append(Arrival(call, binding, level[labels[binding.channels]]))
             else:
-                _act(binding, labels[binding.channels], level, alive)
+                _act(binding, labels[binding.channels], level, made, alive)
         if not call.zero_stays_zero:
             np.maximum(level, CONSTANT, out=level)
+        if call.constants_vary:
+            level[level == CONSTANT] = LIVE
         for flow, channels in zip(call.output_flows, call.outputs, strict=True):
             levels[flow] = level[labels[channels]]
-    return found
+    return found, sums
 
 
 def dead_labels(trace: Trace, labels: np.ndarray) -> np.ndarray:
@@ -70,7 +84,10 @@ def dead_labels(trace: Trace, labels: np.ndarray) -> np.ndarray:
         One bool per label.
     """
     reaches = np.full(trace.num_channels, ZERO, np.int8)
-    for arrival in arrivals(trace, labels):
+    found, sums = _follow(trace, labels)
+    for _, roots, level in sums:
+        np.maximum.at(reaches, roots, np.where(level == CONSTANT, LIVE, level))
+    for arrival in found:
         np.maximum.at(reaches, labels[arrival.binding.channels], arrival.level)
         np.maximum.at(reaches, labels[unfoldable(trace, arrival)], LIVE)
     return reaches != LIVE
@@ -94,6 +111,23 @@ def unfoldable(trace: Trace, arrival: Arrival) -> np.ndarray:
     return constant
 
 
+def stranded(trace: Trace, labels: np.ndarray, alive: np.ndarray) -> list[tuple[Call, np.ndarray]]:
+    """Return the channels that would arrive as constants where nothing can absorb them, call by call.
+
+    Args:
+        trace: The traced model.
+        labels: For each channel number, the number that it stands for.
+        alive: One bool per channel number; what makes and carries the others counts as zero.
+
+    Returns:
+        Pairs of a call and channel numbers; only for calls where there are any.
+    """
+    found, sums = _follow(trace, labels, alive)
+    pairs = [(arrival.call, unfoldable(trace, arrival)) for arrival in found]
+    pairs += [(call, roots[level == CONSTANT]) for call, roots, level in sums]
+    return [(call, channels) for call, channels in pairs if channels.size]
+
+
 def _combine(call: Call, levels: dict[int, np.ndarray], labels: np.ndarray) -> np.ndarray:
     """The level of each label behind the inputs of a call; LIVE for those that do not come in."""
     combined = np.full(len(labels), -1, np.int8)
@@ -109,17 +143,21 @@ def _combine(call: Call, levels: dict[int, np.ndarray], labels: np.ndarray) -> n
     return combined
 
 
-def _act(binding: Binding, roots: np.ndarray, level: np.ndarray, alive: np.ndarray | None) -> None:
+def _act(binding: Binding, roots: np.ndarray, level: np.ndarray, made: np.ndarray, alive: np.ndarray | None) -> None:
     if binding.role != "producer" and binding.effect is None:
         return
     nonzero = np.zeros(len(level), bool)
     np.logical_or.at(nonzero, roots, _nonzero_slices(binding, alive))
     if binding.role == "producer":
-        level[roots] = np.where(nonzero[roots], LIVE, ZERO)
+        # Several kernels of one call may make a channel together, as in a recurrent layer.
+        level[roots] = np.where(nonzero[roots], LIVE, np.where(made[roots], level[roots], ZERO))
+        made[roots] = True
     elif binding.effect == "scale":
         level[roots[~nonzero[roots]]] = ZERO
     else:
-        level[roots] = np.maximum(level[roots], np.where(nonzero[roots], CONSTANT, ZERO))
+        # A bias that changes along other axes too is no constant.
+        shift = CONSTANT if math.prod(binding.variable.shape) == len(roots) else LIVE
+        level[roots] = np.maximum(level[roots], np.where(nonzero[roots], shift, ZERO))
 
 
 def _nonzero_slices(binding: Binding, alive: np.ndarray | None) -> np.ndarray:

@@ -13,7 +13,8 @@ from typing import Literal
 import keras
 import numpy as np
 
-from tfprune.graph.walk import Node, Shape, functional, walk
+from tfprune.graph.subclassed import raw_variables
+from tfprune.graph.walk import Node, Shape, functional, nested, walk
 
 Role = Literal["producer", "affine", "statistics", "consumer"]
 """What a variable does to a channel: a kernel slice makes it, affine parameters (bias, gamma, beta, depthwise
@@ -29,7 +30,10 @@ MODEL_OUTPUT = "model output"
 
 @dataclass(frozen=True)
 class Binding:
-    """One axis of one variable, and the channel that each position on it belongs to."""
+    """One axis of one variable, and the channel that each position on it belongs to.
+
+    `part` names the channels where one layer makes several kinds, such as the heads of an attention layer.
+    """
 
     layer: keras.layers.Layer
     variable: keras.Variable
@@ -37,6 +41,7 @@ class Binding:
     role: Role
     channels: np.ndarray
     effect: Effect | None = None
+    part: str = ""
 
 
 @dataclass
@@ -51,6 +56,9 @@ class Trace:
         opaque: Numbers that stand for a whole tensor whose channels are not followed, with the reason.
         flows: For each tensor, the channels that it carries.
         calls: The calls of layers, in the order in which data flows.
+        raw: The variables (by id) that operations use directly, without a layer.
+        entries: For each nested model or layer made of layers (by id), the numbers of the tensors that go into it.
+        views: For each nested model or layer made of layers (by id), the functional model that it stands for.
         approximate: Whether layers that mix channels may lose some of them.
     """
 
@@ -61,6 +69,9 @@ class Trace:
     opaque: dict[int, str] = field(default_factory=dict)
     flows: list[np.ndarray] = field(default_factory=list)
     calls: list["Call"] = field(default_factory=list)
+    raw: list[int] = field(default_factory=list)
+    entries: dict[int, list[int]] = field(default_factory=dict)
+    views: dict[int, keras.Model] = field(default_factory=dict)
     approximate: bool = False
 
     def new_channels(self, count: int) -> np.ndarray:
@@ -103,6 +114,9 @@ class Trace:
         return connected_components(labels, first, second)
 
 
+Rule = Callable[["Call"], np.ndarray | list[np.ndarray]]
+
+
 @dataclass
 class Call:
     """One call of a layer, as its rule sees it.
@@ -121,6 +135,11 @@ class Call:
         is_product: Whether one zero input is enough to make a channel zero.
         folds_constants: Whether a constant that arrives on a removed channel can be added to the layer's bias: true
             for a layer that multiplies its input by one kernel, whose last axis the bias belongs to.
+        constants_vary: Whether a constant that arrives may leave as a number that depends on the position or on the
+            size of the input.
+        reads: Channels that the call sums up without a kernel: zeros may go, constants may not.
+        owner: The layer of the model that this layer works inside of, as in a wrapper; `None` for itself.
+        inner: The calls of the layers inside this one.
     """
 
     layer: keras.layers.Layer
@@ -136,6 +155,37 @@ class Call:
     zero_stays_zero: bool = True
     is_product: bool = False
     folds_constants: bool = False
+    constants_vary: bool = False
+    reads: list[np.ndarray] = field(default_factory=list)
+    owner: keras.layers.Layer | None = None
+    inner: list["Call"] = field(default_factory=list)
+
+    def follow(self, rule: Rule | None) -> None:
+        """Set the outputs by a rule; without one, nothing that the layer touches may go."""
+        if rule is None:
+            self.outputs = self.give_up(f"no rule for {type(self.layer).__name__} {self.layer.name!r}")
+        else:
+            leaving = rule(self)
+            self.outputs = leaving if isinstance(leaving, list) else [leaving]
+
+    def enter(self, node: Node, inputs: list[np.ndarray], rule: Rule | None) -> "Call":
+        """Follow channels through a layer inside this one; what it binds counts as bound by this layer.
+
+        Args:
+            node: The call of the inner layer.
+            inputs: The channels that go into it.
+            rule: The rule of the inner layer, or `None`.
+
+        Returns:
+            The call of the inner layer, with its outputs.
+        """
+        call = Call(node.operation, node, inputs, node.input_shapes, node.output_shapes, self._trace)
+        call.owner, call.bindings, call.reads = self.owner or self.layer, self.bindings, self.reads
+        call.follow(rule)
+        self.zero_stays_zero &= call.zero_stays_zero
+        self.constants_vary |= call.constants_vary
+        self.inner.append(call)
+        return call
 
     def along(self, channels: np.ndarray, axis: int, size: int | None = None) -> np.ndarray:
         """Return the channels along one axis, tying those that differ along the other axes.
@@ -153,12 +203,28 @@ class Call:
         size = self.input_shapes[0][axis] if size is None else size
         return np.broadcast_to(rows[:, 0], (size,)) if size is not None else rows[:, 0]
 
-    def produce(self, variable: keras.Variable, axis: int) -> np.ndarray:
-        """Bind the axis of a kernel along which channels are made, and return their numbers."""
-        known = self._trace.bindings.get((id(variable), axis % len(variable.shape)))
-        channels = known.channels if known else self._trace.new_channels(variable.shape[axis])
-        self.bind(variable, axis, channels, "producer")
+    def produce(self, variable: keras.Variable, axis: int, blocks: int = 1, part: str = "") -> np.ndarray:
+        """Bind the axis of a kernel along which channels are made, and return their numbers.
+
+        Args:
+            variable: The kernel.
+            axis: The axis.
+            blocks: How many blocks, one after another, hold a slice of every channel, as the gates of an LSTM do.
+            part: What the channels are called where the layer makes several kinds.
+
+        Returns:
+            One channel number per position in a block.
+        """
+        size = variable.shape[axis] // blocks
+        channels = self.bound(variable, axis)
+        channels = self._trace.new_channels(size) if channels is None else channels[:size]
+        self.bind(variable, axis, np.tile(channels, blocks), "producer", part=part)
         return channels
+
+    def bound(self, variable: keras.Variable, axis: int) -> np.ndarray | None:
+        """Return the channels that an axis of a variable was bound to, or `None`."""
+        known = self._trace.bindings.get((id(variable), axis % len(variable.shape)))
+        return known.channels if known else None
 
     def bind(
         self,
@@ -167,6 +233,7 @@ class Call:
         channels: np.ndarray,
         role: Role,
         effect: Effect | None = None,
+        part: str = "",
     ) -> None:
         """Say which channel each position on `axis` of `variable` belongs to.
 
@@ -176,11 +243,12 @@ class Call:
             channels: One channel number per position on the axis.
             role: `"producer"`, `"affine"`, `"statistics"` or `"consumer"`; see `Role`.
             effect: `"scale"` or `"shift"`; see `Effect`.
+            part: What the channels are called where the layer makes several kinds.
         """
         if variable is None:
             return
         axis %= len(variable.shape)
-        binding = Binding(self.layer, variable, axis, role, channels, effect)
+        binding = Binding(self.owner or self.layer, variable, axis, role, channels, effect, part)
         known = self._trace.bindings.setdefault((id(variable), axis), binding)
         self._trace.tie(known.channels, channels)
         self.bindings.append(binding)
@@ -198,14 +266,33 @@ class Call:
         if not self._trace.approximate:
             self.freeze(channels, reason)
 
+    def read(self, channels: np.ndarray) -> None:
+        """Say that the call sums over these channels, so that only zeros can go."""
+        self.reads.append(channels.ravel())
+
+    def opaque(self, reason: str) -> list[np.ndarray]:
+        """Return outputs whose channels are not followed, and stay."""
+        return [self._trace.new_opaque(shape, reason) for shape in self.output_shapes]
+
+    def same_as_before(self, channels: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """Tie the output to that of earlier calls of the same layer, whose config can hold only one size."""
+        for earlier in self.earlier():
+            if earlier.outputs[0].shape != channels.shape:
+                return self.give_up(f"{self.layer.name!r} is called on tensors of different kinds")
+            self.tie(earlier.outputs[0], channels)
+        return channels
+
+    def earlier(self) -> list["Call"]:
+        """Return the calls of the same layer that come before this one."""
+        return [call for call in self._trace.calls if call.layer is self.layer]
+
     def give_up(self, reason: str) -> list[np.ndarray]:
         """Freeze everything that goes in and comes out, and say why."""
         for channels in self.inputs:
             self.freeze(channels, reason)
-        return [self._trace.new_opaque(shape, reason) for shape in self.output_shapes]
+        return self.opaque(reason)
 
 
-Rule = Callable[[Call], np.ndarray | list[np.ndarray]]
 FindRule = Callable[[keras.Operation], Rule | None]
 
 
@@ -226,6 +313,9 @@ def trace(model: keras.Model, find_rule: FindRule, approximate: bool = False) ->
     inputs = [record.new_opaque(tuple(tensor.shape[1:]), MODEL_INPUT) for tensor in graph.inputs]
     for flow in _trace_into(graph, [record.new_flow(channels) for channels in inputs], find_rule, record):
         record.frozen.append((record.flows[flow].ravel(), MODEL_OUTPUT))
+    for binding in record.bindings.values():
+        if id(binding.variable) in record.raw:
+            record.frozen.append((binding.channels, f"{binding.variable.path!r} is used directly, not by its layer"))
     return record
 
 
@@ -234,8 +324,13 @@ def _trace_into(model: keras.Model, inputs: list[int], find_rule: FindRule, reco
     flows = {id(tensor): flow for tensor, flow in zip(model.inputs, inputs, strict=True)}
     for node in walk(model):
         arriving = [flows[id(tensor)] for tensor in node.inputs]
-        if isinstance(node.operation, keras.Model):
-            leaving = _trace_into(node.operation, arriving, find_rule, record)
+        inner = nested(node) if find_rule(node.operation) is None else None
+        if inner is not None:
+            record.views[id(node.operation)] = inner
+            # Its inputs have one size, whichever call they come from.
+            for first, other in zip(record.entries.setdefault(id(node.operation), arriving), arriving, strict=True):
+                record.tie(record.flows[first], record.flows[other])
+            leaving = _trace_into(inner, arriving, find_rule, record)
         else:
             leaving = _apply_rule(node, arriving, find_rule, record)
         flows.update((id(tensor), flow) for tensor, flow in zip(node.outputs, leaving, strict=True))
@@ -245,12 +340,12 @@ def _trace_into(model: keras.Model, inputs: list[int], find_rule: FindRule, reco
 def _apply_rule(node: Node, arriving: list[int], find_rule: FindRule, record: Trace) -> list[int]:
     channels = [record.flows[flow] for flow in arriving]
     call = Call(node.operation, node, channels, node.input_shapes, node.output_shapes, record, input_flows=arriving)
-    rule = find_rule(node.operation)
-    if rule is None:
-        call.outputs = call.give_up(f"no rule for {type(node.operation).__name__} {node.operation.name!r}")
+    raw = raw_variables(node.args, node.kwargs)
+    if raw:
+        call.outputs = call.give_up(f"{node.operation.name!r} uses the variable {raw[0].path!r} directly")
+        record.raw += [id(variable) for variable in raw]
     else:
-        leaving = rule(call)
-        call.outputs = leaving if isinstance(leaving, list) else [leaving]
+        call.follow(find_rule(node.operation))
     call.output_flows = [record.new_flow(channels) for channels in call.outputs]
     record.calls.append(call)
     return call.output_flows

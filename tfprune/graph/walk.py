@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from tfprune.graph.subclassed import layer_view, model_view, nodes_in_order
+
 Shape = tuple[int | None, ...]
 
 
@@ -42,14 +44,15 @@ def check_traceable(model: Any) -> keras.Model:
     """Return `model`, or raise if its calls cannot be read.
 
     Args:
-        model: A built `keras.Sequential` or functional `keras.Model`.
+        model: A built `keras.Sequential`, functional `keras.Model`, or subclass of it whose `call` is made of layers
+            and `keras.ops`.
 
     Returns:
         The model.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, or computes in a `call` method of its own.
+        ValueError: If it is not built, or its own `call` cannot be read layer by layer.
 
     Example:
 
@@ -66,11 +69,8 @@ def check_traceable(model: Any) -> keras.Model:
             f"The model {model.name!r} is not built, so its channels are unknown. "
             "Call model.build(input_shape), or put keras.Input(shape) first."
         )
-    if not _is_graph(model):
-        raise ValueError(
-            f"The model {model.name!r} ({type(model).__name__}) computes in its own call(), which cannot be read "
-            "layer by layer. Express it as keras.Model(inputs, outputs) or keras.Sequential."
-        )
+    if not is_graph(model):
+        model_view(model)
     return model
 
 
@@ -85,7 +85,7 @@ def walk(model: keras.Model) -> Iterator[Node]:
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If it is not built, or computes in a `call` method of its own.
+        ValueError: If it is not built, or its own `call` cannot be read layer by layer.
 
     Example:
 
@@ -94,20 +94,15 @@ def walk(model: keras.Model) -> Iterator[Node]:
     ['Dense', 'ReLU']
     """
     graph = functional(model)
-    # Private: Keras has no public order of calls; `model.operations` lists a shared layer once.
-    # tests/graph/test_walk.py fails when it moves.
-    nodes_by_depth = graph._nodes_by_depth
-    for depth in sorted(nodes_by_depth, reverse=True):
-        for node in nodes_by_depth[depth]:
-            if not node.is_input:
-                arguments = node.arguments
-                yield Node(
-                    node.operation,
-                    tuple(arguments.keras_tensors),
-                    tuple(node.outputs),
-                    tuple(arguments.args),
-                    arguments.kwargs,
-                )
+    for node in nodes_in_order(graph):
+        arguments = node.arguments
+        yield Node(
+            node.operation,
+            tuple(arguments.keras_tensors),
+            tuple(node.outputs),
+            tuple(arguments.args),
+            arguments.kwargs,
+        )
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -125,10 +120,41 @@ def functional(model: keras.Model) -> keras.Model:
     (None, 2)
     """
     check_traceable(model)
-    return keras.Model(model.inputs, model.outputs)
+    return keras.Model(model.inputs, model.outputs) if is_graph(model) else model_view(model)
 
 
-def _is_graph(model: keras.Model) -> bool:
+def nested(node: Node) -> keras.Model | None:
+    """Return the model that is called inside another, or `None` for a call of a plain layer.
+
+    Layers and models with a `call` of their own that is made of other layers are read by running it on symbolic
+    tensors.
+
+    Args:
+        node: One call, from `walk`.
+
+    Returns:
+        A model with one input for each tensor of `node.inputs`, in this order, and the outputs of `node.outputs`.
+
+    Raises:
+        ValueError: If a model inside the model cannot be read layer by layer.
+
+    Example:
+
+    >>> inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model = keras.Sequential([keras.Input((3,)), inner])
+    >>> [nested(node) is inner for node in walk(model)]
+    [True]
+    """
+    operation = node.operation
+    if isinstance(operation, keras.Model) and is_graph(operation):
+        return operation
+    if type(operation).__module__.startswith("keras.") or not isinstance(operation, keras.layers.Layer):
+        return None
+    return layer_view(operation, node.args, node.kwargs)
+
+
+def is_graph(model: Any) -> bool:
+    """Return whether a model is functional or Sequential, without a `call` of its own."""
     inputs = keras.Input((1,))
     plain = type(keras.Model(inputs, inputs))
     return isinstance(model, (plain, keras.Sequential)) and type(model).call in (

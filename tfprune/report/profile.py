@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from rich.table import Table
 
-from tfprune.graph import multiply_accumulates, walk
+from tfprune.graph import multiply_accumulates, nested, walk
 from tfprune.tables import Report, new_table
 
 
@@ -104,8 +104,9 @@ def profile(model: keras.Model) -> Profile:
 def _add_rows(model: keras.Model, prefix: str, rows: dict[int, LayerProfile]) -> None:
     for node in walk(model):
         layer = node.operation
-        if isinstance(layer, keras.Model):
-            _add_rows(layer, f"{prefix}{layer.name}/", rows)
+        inner = nested(node)
+        if inner is not None:
+            _add_rows(inner, f"{prefix}{layer.name}/", rows)
             continue
         earlier = rows.get(id(layer))
         macs = multiply_accumulates(node) + (earlier.macs if earlier else 0)

@@ -1,20 +1,45 @@
 """What each kind of layer does to channels: one module a family, one rule a kind."""
 
-from tfprune.graph.rules import convolution, dense, elementwise, merging, normalization, operations, reshaping, spatial
+from tfprune.graph.rules import (
+    attention,
+    contraction,
+    convolution,
+    dense,
+    elementwise,
+    images,
+    merging,
+    normalization,
+    operations,
+    recurrent,
+    reductions,
+    reshaping,
+    slicing,
+    spatial,
+    tensor_operations,
+    wrappers,
+)
 from tfprune.graph.rules.registry import RULES, Alive, LayerRule, find_rule, rule
 
 __all__ = [
     "RULES",
     "Alive",
     "LayerRule",
+    "attention",
+    "contraction",
     "convolution",
     "dense",
     "elementwise",
     "find_rule",
+    "images",
     "merging",
     "normalization",
     "operations",
+    "recurrent",
+    "reductions",
     "reshaping",
     "rule",
+    "slicing",
     "spatial",
+    "tensor_operations",
+    "wrappers",
 ]

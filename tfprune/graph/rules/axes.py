@@ -1,5 +1,7 @@
 """Helpers of the rules: where the channels stand in a tensor."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -34,3 +36,36 @@ def compress(channels: np.ndarray) -> np.ndarray:
         if (first == channels).all():
             channels = first
     return channels
+
+
+def varying_axes(channels: np.ndarray) -> list[int]:
+    """Return the axes, counted from the end (-1, -2, ...), along which there is more than one channel."""
+    return [axis - channels.ndim for axis, size in enumerate(channels.shape) if size > 1]
+
+
+def resized(shape: Sequence[int | None], channels: np.ndarray, alive: np.ndarray) -> tuple[int | None, ...]:
+    """Return a shape, which may leave sizes open (-1 or `None`), for the channels that stay.
+
+    Args:
+        shape: A shape with at least as many axes as the channels have.
+        channels: Channel numbers of a tensor of this shape, which vary along one axis at most.
+        alive: One bool per channel number.
+
+    Returns:
+        The shape with the size of the axis of the channels changed.
+    """
+    sizes = list(shape)
+    for axis in varying_axes(channels):
+        if sizes[axis] not in (-1, None):
+            sizes[axis] = int(alive[np.moveaxis(channels, axis, 0).reshape(channels.shape[axis], -1)[:, 0]].sum())
+    return tuple(sizes)
+
+
+def with_batch(channels: np.ndarray) -> np.ndarray:
+    """Add the batch axis, for operations that count it."""
+    return channels[None]
+
+
+def without_batch(channels: np.ndarray) -> np.ndarray | None:
+    """Take the first axis away again; `None` if channels have come to lie along it."""
+    return channels[0] if channels.ndim and channels.shape[0] == 1 else None

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.rules.axes import varying_axes
 from tfprune.graph.rules.registry import rule
 from tfprune.graph.trace import Call
 
@@ -79,10 +80,29 @@ def _softmax(call: Call) -> np.ndarray:
     layers.AlphaDropout,
     layers.ActivityRegularization,
     layers.Identity,
-    layers.Masking,
 )
 def _identity_at_inference(call: Call) -> np.ndarray:
     return call.inputs[0]
+
+
+@rule(layers.Masking)
+def _masking(call: Call) -> np.ndarray:
+    if call.layer.mask_value == 0:
+        call.read(call.inputs[0])  # a time step is left out if all its channels are zero; zeros make no difference
+    else:
+        call.freeze(call.inputs[0], f"{call.layer.name!r} looks for {call.layer.mask_value} in all channels")
+    return call.inputs[0]
+
+
+@rule("Any")
+def _any(call: Call) -> np.ndarray | list[np.ndarray]:
+    """Keras puts it after a Masking layer: which time steps have a channel that is not zero."""
+    axes = np.atleast_1d(call.layer.axis if call.layer.axis is not None else [])
+    rank = len(call.input_shapes[0]) + 1
+    if not {axis % rank - rank for axis in axes.tolist()} >= set(varying_axes(call.inputs[0])):
+        return call.give_up(f"{call.layer.name!r} does not go over the channels")
+    call.read(call.inputs[0])
+    return call.opaque(f"{call.layer.name!r} is a mask")
 
 
 @rule(layers.Rescaling)

@@ -1,10 +1,13 @@
-"""Normalization: by stored statistics (exact to prune) or over the channels themselves (not exact)."""
+"""Normalization: by stored statistics, in groups or by squares (exact to prune), or around a mean (not exact)."""
+
+import math
+from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune.graph.rules.axes import config_axis
-from tfprune.graph.rules.registry import rule
+from tfprune.graph.rules.registry import Alive, rule
 from tfprune.graph.trace import Call
 
 
@@ -31,4 +34,53 @@ def _layer_normalization(call: Call) -> np.ndarray | list[np.ndarray]:
     along = call.along(channels, axis)
     call.bind(layer.gamma, 0, along, "affine", "scale")
     call.bind(layer.beta, 0, along, "affine", "shift")
+    return channels
+
+
+def _resize_groups(call: Call, config: dict[str, Any], alive: Alive) -> None:
+    if call.layer.groups > 1:
+        config["groups"] = round(call.layer.groups * _part_that_stays(call, alive))
+
+
+@rule(keras.layers.GroupNormalization, resize=_resize_groups)
+def _group_normalization(call: Call) -> np.ndarray | list[np.ndarray]:
+    """Channels that are normalized together go together; a single group mixes all of them."""
+    layer = call.layer
+    along = call.along(call.inputs[0], config_axis(layer.axis))
+    if layer.groups == 1:
+        call.mix(along, f"{layer.name!r} normalizes over its channels")
+    else:
+        rows = along.reshape(layer.groups, -1)
+        call.tie(rows[:, :1], rows)
+    call.bind(layer.gamma, 0, along, "affine", "scale")
+    call.bind(layer.beta, 0, along, "affine", "shift")
+    return call.inputs[0]
+
+
+@rule(keras.layers.UnitNormalization)
+def _unit_normalization(call: Call) -> np.ndarray:
+    call.read(call.inputs[0])  # zeros add nothing to the sum of squares
+    return call.inputs[0]
+
+
+def _part_that_stays(call: Call, alive: Alive) -> float:
+    return float(alive[call.outputs[0]].mean())
+
+
+def _resize_mean_square(call: Call, config: dict[str, Any], alive: Alive) -> None:
+    config["epsilon"] = call.layer.epsilon / _part_that_stays(call, alive)
+
+
+def _rescale_mean_square(call: Call, alive: Alive) -> dict[int, float]:
+    return {id(call.layer.scale): 1 / math.sqrt(_part_that_stays(call, alive))}
+
+
+@rule(keras.layers.RMSNormalization, resize=_resize_mean_square, rescale=_rescale_mean_square)
+def _rms_normalization(call: Call) -> np.ndarray | list[np.ndarray]:
+    """Zeros add nothing to the squares; that their mean is over fewer channels, scale and epsilon make up for."""
+    layer, channels = call.layer, call.inputs[0]
+    if len(layer.axis) != 1:
+        return call.give_up(f"{layer.name!r} normalizes over several axes")
+    call.read(channels)
+    call.bind(layer.scale, 0, call.along(channels, config_axis(layer.axis[0])), "affine", "scale")
     return channels

@@ -1,30 +1,102 @@
-"""`keras.ops` and Python arithmetic on symbolic tensors, and layers inside Keras that it does not export."""
+"""Arithmetic on symbolic tensors, element by element: `keras.ops` and Python operators."""
 
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.graph.rules.merging import merge
+from tfprune.graph.rules.axes import varying_axes
+from tfprune.graph.rules.merging import merge, spreads_over_channels
 from tfprune.graph.rules.registry import rule
 from tfprune.graph.trace import Call
 
+_UNARY = (
+    *("Abs", "Absolute", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cast", "Cbrt", "Ceil"),
+    *("Clip", "Copy", "Cos", "Cosh", "Erf", "Exp", "Exp2", "Expm1", "Fabs", "Floor", "Isfinite", "Isinf", "Isnan"),
+    *("Log", "Log10", "Log1p", "Log2", "LogicalNot", "Negative", "OnesLike", "Reciprocal", "Round", "Rsqrt"),
+    *("SaturateCast", "Sign", "Sin", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike"),
+    *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid"),
+    *("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus", "Softsign", "SparsePlus"),
+    *("SparseSigmoid", "Squareplus", "TanhShrink", "Threshold"),
+)
+_BINARY = (
+    *("Add", "Arctan2", "DivideNoNan", "FloorDivide", "Fmax", "Fmin", "Fmod", "Hypot", "Logaddexp", "Maximum"),
+    *("Minimum", "Mod", "Power", "Subtract", "Where"),
+    *("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"),
+    *("LogicalAnd", "LogicalOr", "LogicalXor"),
+)
 
-@rule("Add", "Subtract", "Maximum", "Minimum")
-def _sum(call: Call) -> np.ndarray | list[np.ndarray]:
-    constants = _constants(call)
-    if any(np.size(constant) > 1 for constant in constants):
-        return call.give_up(f"{call.layer.name!r} adds an array that would have to shrink too")
-    call.zero_stays_zero = not any(np.any(np.asarray(constant) != 0) for constant in constants)
-    return merge(call)
+
+@rule(*_UNARY, *_BINARY)
+def _elementwise(call: Call) -> np.ndarray | list[np.ndarray]:
+    return elementwise(call)
 
 
 @rule("Multiply")
 def _product(call: Call) -> np.ndarray | list[np.ndarray]:
-    if any(np.size(constant) > 1 for constant in _constants(call)):
-        return call.give_up(f"{call.layer.name!r} multiplies by an array that would have to shrink too")
     call.is_product = True
+    return elementwise(call)
+
+
+@rule("Divide", "TrueDivide")
+def _quotient(call: Call) -> np.ndarray | list[np.ndarray]:
+    # Zero divided by what is the same for all channels stays zero; by a channel of zeros it would be NaN.
+    if len(call.inputs) == 2 and spreads_over_channels(call, 1):
+        call.is_product = True
+        return merge(call)
+    return elementwise(call)
+
+
+def elementwise(call: Call) -> np.ndarray | list[np.ndarray]:
+    """Tie the inputs of a call, and find what it makes of zeros by calling it on zeros."""
+    name = f"{type(call.layer).__name__} {call.layer.name!r}"
+    constants = _constants(call)
+    if any(isinstance(constant, keras.Variable) for constant in constants):
+        return call.give_up(f"{name} uses a variable directly, not through a layer")
+    if len({len(shape) for shape in call.input_shapes}) > 1:
+        return call.give_up(f"{name} combines tensors of different rank")
+    if any(_is_per_channel(call, np.shape(constant)) for constant in constants):
+        return call.give_up(f"{name} uses an array along the channels, which would have to shrink too")
+    value = _at_zero(call)
+    if not np.isfinite(value).all():
+        return call.give_up(f"{name} is not finite where a channel is zero")
+    if (value != value.flat[0]).any():
+        return call.give_up(f"{name} makes zeros into numbers that vary over positions")
+    call.zero_stays_zero = not value.any()
+    call.constants_vary = any(np.size(constant) > 1 for constant in constants)  # from one position to the next
     return merge(call)
+
+
+def _at_zero(call: Call) -> np.ndarray:
+    """The value of the operation where all its tensors are zero."""
+
+    def zeros(value: Any) -> Any:
+        if isinstance(value, keras.KerasTensor):
+            return keras.ops.zeros([1] * len(value.shape), value.dtype)
+        return value
+
+    args, kwargs = keras.tree.map_structure(zeros, (tuple(call.node.args), dict(call.node.kwargs)))
+    return keras.ops.convert_to_numpy(keras.ops.cast(call.layer(*args, **kwargs), "float64"))
+
+
+def _is_per_channel(call: Call, shape: tuple[int, ...]) -> bool:
+    """Whether a constant of this shape changes along channels, the batch, or an axis that it makes longer."""
+    rank = len(call.input_shapes[0]) + 1
+    if len(shape) > rank:
+        return True
+    for axis in [axis - len(shape) for axis, size in enumerate(shape) if size > 1]:
+        if axis == -rank:
+            return True
+        for channels, size in zip(call.inputs, call.input_shapes, strict=True):
+            if axis in varying_axes(channels) or size[axis] == 1:
+                return True
+    return False
+
+
+def _constants(call: Call) -> list[Any]:
+    """The arguments of an operation that are numbers, arrays or variables, not symbolic tensors."""
+    flat = keras.tree.flatten((tuple(call.node.args), dict(call.node.kwargs)))
+    return [value for value in flat if value is not None and not isinstance(value, (keras.KerasTensor, str))]
 
 
 @rule("LayerScale", width="projection_dim")
@@ -36,8 +108,3 @@ def _layer_scale(call: Call) -> np.ndarray:
 @rule("CustomScaleLayer")
 def _scaled_residual(call: Call) -> np.ndarray | list[np.ndarray]:
     return merge(call)
-
-
-def _constants(call: Call) -> list[Any]:
-    """The arguments of an operation that are not symbolic tensors."""
-    return [value for value in call.node.args if not isinstance(value, keras.KerasTensor)]

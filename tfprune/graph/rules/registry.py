@@ -21,6 +21,13 @@ Alive = np.ndarray
 Resize = Callable[[Call, dict[str, Any], Alive], None]
 """Edits a layer's config so that a layer made from it has the size of the channels that stay."""
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Rearrange = Callable[[Call, tuple[Any, ...], dict[str, Any], Alive], Arguments]
+"""Rewrites the arguments of a call, such as the bounds of a slice, for the channels that stay."""
+
+Rescale = Callable[[Call, Alive], dict[int, float]]
+"""Gives the factors (by id of the variable) that make up for a number of channels in the layer's formula."""
+
 
 @dataclass(frozen=True)
 class LayerRule:
@@ -29,10 +36,14 @@ class LayerRule:
     Attributes:
         trace: What the layer does to channels.
         resize: How its config changes when channels go; `None` if its size follows from its inputs.
+        rearrange: How the arguments of its call change; `None` if they stay.
+        rescale: By which factors some of its variables change; `None` if they do not.
     """
 
     trace: Rule
     resize: Resize | None = None
+    rearrange: Rearrange | None = None
+    rescale: Rescale | None = None
 
 
 RULES: dict[type | str, LayerRule] = {}
@@ -49,7 +60,13 @@ def find_rule(operation: keras.Operation) -> LayerRule | None:
     return RULES.get(kind, by_name)
 
 
-def rule(*layer_classes: type | str, width: str | None = None, resize: Resize | None = None) -> Callable[[Rule], Rule]:
+def rule(
+    *layer_classes: type | str,
+    width: str | None = None,
+    resize: Resize | None = None,
+    rearrange: Rearrange | None = None,
+    rescale: Rescale | None = None,
+) -> Callable[[Rule], Rule]:
     """Register what a kind of layer does to channels.
 
     The rule holds for these classes exactly, not for their subclasses. A rule registered again replaces the
@@ -61,6 +78,8 @@ def rule(*layer_classes: type | str, width: str | None = None, resize: Resize | 
         width: The name of the constructor argument that says how many channels the layer makes, such as
             `"filters"`; `None` for a layer that makes none.
         resize: A function that edits the layer's config, where `width` does not say it all.
+        rearrange: A function that rewrites the arguments of the call, for operations that keep sizes there.
+        rescale: A function that gives factors for variables, where the layer divides by a number of channels.
 
     Returns:
         A decorator for the rule, a function from a `Call` to the channels of the output.
@@ -80,7 +99,7 @@ def rule(*layer_classes: type | str, width: str | None = None, resize: Resize | 
 
     def register(function: Rule) -> Rule:
         edit = _set_width(width) if width is not None else resize
-        RULES.update(dict.fromkeys(layer_classes, LayerRule(function, edit)))
+        RULES.update(dict.fromkeys(layer_classes, LayerRule(function, edit, rearrange, rescale)))
         return function
 
     return register

@@ -1,0 +1,108 @@
+"""Wrappers shrink the layer that they hold."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfprune
+from tests.helpers import assert_shrinks_exactly, frozen_reasons, macs_of
+from tfprune.graph import channel_groups
+
+layers = keras.layers
+
+
+def _video(*wrapped: keras.layers.Layer, shape: tuple[int, ...] = (3, 6, 6, 2)) -> keras.Model:
+    inputs = x = keras.Input(shape)
+    for layer in wrapped:
+        x = layers.TimeDistributed(layer, name=f"each_{layer.name}")(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def test_time_distributed_convolutions():
+    model = _video(
+        layers.Conv2D(8, 3, name="conv"),
+        layers.BatchNormalization(name="norm"),
+        layers.ReLU(name="relu"),
+        layers.DepthwiseConv2D(2, name="depthwise"),
+        layers.GlobalAveragePooling2D(name="pool"),
+        layers.Dense(6, "tanh", name="dense"),
+    )
+    small, sizes = assert_shrinks_exactly(model)
+    assert sizes == {"each_conv": 4, "each_dense": 3}
+    assert small.get_layer("each_conv").layer.filters == 4
+
+
+@pytest.mark.parametrize("time", [3, None])
+def test_time_distributed_flatten(time):
+    model = _video(layers.Conv2D(4, 3, name="conv"), layers.Flatten(name="flat"), shape=(time, 4, 4, 2))
+    if time is not None:
+        _, sizes = assert_shrinks_exactly(model)
+        assert sizes == {"each_conv": 2}
+    assert [group.name for group in channel_groups(model).free] == ["each_conv"]
+
+
+def test_time_distributed_normalization_by_squares_is_rescaled():
+    model = _video(layers.Dense(8, name="dense"), layers.RMSNormalization(name="norm"), shape=(3, 4))
+    _, sizes = assert_shrinks_exactly(model)
+    assert sizes == {"each_dense": 4}
+
+
+def test_a_recurrent_layer_for_each_frame():
+    model = _video(layers.Bidirectional(layers.GRU(6), name="rows"), shape=(3, 5, 4))
+    _, sizes = assert_shrinks_exactly(model)
+    assert sizes == {"each_rows": 3}
+
+
+def test_a_constant_left_by_an_activation_is_folded_behind_the_wrapper():
+    model = _video(layers.Dense(8, "sigmoid", name="dense"), shape=(3, 4))
+    _, sizes = assert_shrinks_exactly(model)
+    assert sizes == {"each_dense": 4}
+
+
+def test_a_model_inside_time_distributed_is_not_followed():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3)], name="inner")
+    inputs = keras.Input((5, 4))
+    x = layers.TimeDistributed(inner)(layers.Dense(4, name="trunk")(inputs))
+    assert frozen_reasons(keras.Model(inputs, layers.Dense(2)(x)), "trunk") == "no rule for Sequential 'inner'"
+
+
+def test_an_excluded_wrapper_keeps_the_channels_of_its_layer():
+    model = _video(layers.Dense(8, name="dense"), shape=(3, 4))
+    groups = channel_groups(model, exclude=[model.get_layer("each_dense")])
+    assert {group.name: group.frozen for group in groups}["each_dense"] == ("'each_dense' is excluded",)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv", "transposed", "depthwise"])
+def test_spectral_normalization(kind):
+    inner = {
+        "dense": layers.Dense(8, name="inner"),
+        "conv": layers.Conv2D(8, 3, name="inner"),
+        "transposed": layers.Conv2DTranspose(8, 3, name="inner"),
+        "depthwise": layers.DepthwiseConv2D(3, depth_multiplier=2, name="inner"),
+    }[kind]
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 1, name="before")(inputs)
+    x = layers.SpectralNormalization(inner, name="spectral")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    small, sizes = assert_shrinks_exactly(model)
+    assert sizes == ({"before": 2} if kind == "depthwise" else {"before": 2, "spectral": 4})
+    spectral = small.get_layer("spectral")
+    assert spectral.vector_u.shape == (1, spectral.layer.kernel.shape[-1])
+
+
+def test_spectral_normalization_goes_on_training():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.SpectralNormalization(layers.Dense(8), name="spectral")(inputs)))
+    small, _ = assert_shrinks_exactly(model)
+    small.compile("sgd", "mse")
+    history = small.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_macs_are_those_of_the_layer_inside():
+    model = _video(layers.Conv2D(8, 3, name="conv"), layers.GlobalAveragePooling2D(name="pool"))
+    assert macs_of(model, "each_conv") == 3 * (4 * 4) * 9 * 2 * 8
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, layers.SpectralNormalization(layers.Dense(3), name="spectral")(inputs))
+    assert macs_of(model, "spectral") == 5 * 4 * 3
+    assert tfprune.profile(model).macs == 5 * 4 * 3

@@ -1,0 +1,47 @@
+"""The calls of layers inside wrappers, as far as they can be told from the wrapper's own call."""
+
+import dataclasses
+
+import keras
+
+from tfprune.graph.walk import Node
+
+layers = keras.layers
+
+
+def inner_nodes(node: Node) -> list[Node]:
+    """Return the calls of the layers inside a wrapper, for one call of the wrapper.
+
+    `TimeDistributed` calls its layer once per time step; the node stands for one of them.
+
+    Args:
+        node: A call of `TimeDistributed`, `SpectralNormalization` or `Bidirectional`.
+
+    Returns:
+        One node for each layer inside; for other layers, an empty list.
+
+    Example:
+
+    >>> from tfprune.graph.walk import walk
+    >>> wrapper = keras.layers.TimeDistributed(keras.layers.Dense(2))
+    >>> model = keras.Sequential([keras.Input((5, 3)), wrapper])
+    >>> [inner.input_shapes for inner in inner_nodes(next(walk(model)))]
+    [[(3,)]]
+    """
+    layer = node.operation
+    if isinstance(layer, layers.TimeDistributed):
+        tensor = node.inputs[0]
+        return [_inner(node, layer.layer, keras.KerasTensor((tensor.shape[0], *tensor.shape[2:]), tensor.dtype))]
+    if isinstance(layer, layers.SpectralNormalization):
+        return [_inner(node, layer.layer, node.inputs[0])]
+    if isinstance(layer, layers.Bidirectional):
+        return [_inner(node, each, node.inputs[0]) for each in (layer.forward_layer, layer.backward_layer)]
+    return []
+
+
+def _inner(node: Node, layer: keras.layers.Layer, tensor: keras.KerasTensor) -> Node:
+    shapes = layer.compute_output_shape(tensor.shape)
+    if isinstance(shapes[0], int) or shapes[0] is None:
+        shapes = [shapes]
+    outputs = tuple(keras.KerasTensor(shape, layer.compute_dtype) for shape in shapes)
+    return dataclasses.replace(node, operation=layer, inputs=(tensor, *node.inputs[1:]), outputs=outputs)
