@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from tfprune.criteria import ChannelCriterion

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.graph import ChannelGroup, ChannelGroups, channel_groups
 from tfprune.graph.rules import WIDTH
+from tfprune.graph.walk import functional
 from tfprune.selection import zero_channels
 
 Kept = dict[int, dict[int, np.ndarray]]
@@ -102,15 +103,59 @@ def _resized_config(layer: keras.layers.Layer, kept: Kept) -> dict[str, Any]:
 
 def _clone(model: keras.Model, clone_layer: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
     """Clone with the input layers' names (clone_model names them after their tensors) and the compile settings."""
-    inputs = None
-    if not isinstance(model, keras.Sequential):
-        names = {id(layer.output): layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer)}
-        inputs = keras.tree.map_structure(
-            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=names[id(tensor)]),
-            model.input,
+    copies: dict[int, keras.layers.Layer] = {}
+
+    def copy(layer: keras.layers.Layer, arriving: Any = None) -> keras.layers.Layer:
+        if id(layer) not in copies:
+            nested = isinstance(layer, keras.Model)
+            copies[id(layer)] = clone_onto(layer, _inputs(layer, arriving)) if nested else clone_layer(layer)
+        return copies[id(layer)]
+
+    def clone_onto(model: keras.Model, inputs: Any) -> keras.Model:
+        if isinstance(model, keras.Sequential):
+            return _clone_sequential(model, inputs, copy)
+        # A nested model waits until it is called: only then is known how many channels arrive.
+        return keras.models.clone_model(
+            model,
+            inputs,
+            clone_function=lambda layer: layer if isinstance(layer, keras.Model) else copy(layer),
+            call_function=lambda layer, *args, **kwargs: (
+                copy(layer, args[0]) if isinstance(layer, keras.Model) else layer
+            )(*args, **kwargs),
         )
+
     with keras.saving.custom_object_scope(_compile_objects(model)):
-        return keras.models.clone_model(model, inputs, clone_function=clone_layer, recursive=True)
+        return clone_onto(model, _inputs(model, model.inputs))
+
+
+def _clone_sequential(
+    model: keras.Sequential, inputs: keras.KerasTensor, copy: Callable[..., keras.layers.Layer]
+) -> keras.Sequential:
+    layers: list[keras.layers.Layer] = []
+    for layer in model.layers:
+        arriving = (
+            keras.Sequential([inputs, *layers], name=model.name).outputs if isinstance(layer, keras.Model) else None
+        )
+        layers.append(copy(layer, arriving or [inputs]))
+    small = keras.Sequential([inputs, *layers], name=model.name, trainable=model.trainable)
+    if model.compiled:
+        small.compile_from_config(model.get_compile_config())
+    return small
+
+
+def _inputs(model: keras.Model, arriving: Any) -> Any:
+    """New inputs like those of a model, as wide as the tensors that arrive."""
+    layers = [layer for layer in functional(model).layers if isinstance(layer, keras.layers.InputLayer)]
+    names = {id(layer.output): layer.name for layer in layers}
+    tensors = [
+        keras.Input(
+            batch_shape=[new if old is not None else None for old, new in zip(tensor.shape, wide.shape, strict=True)],
+            dtype=tensor.dtype,
+            name=names[id(tensor)],
+        )
+        for tensor, wide in zip(model.inputs, keras.tree.flatten(arriving), strict=True)
+    ]
+    return tensors[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, tensors)
 
 
 def _compile_objects(model: keras.Model) -> dict[str, Any]:
