@@ -102,7 +102,6 @@ def test_held_weights_stay_zero_and_the_others_train():
     assert "apply" not in vars(model.optimizer)
 
 
-@pytest.mark.xfail(reason="momentum from before the masks decays, but is not cleared")
 def test_momentum_from_an_earlier_fit_is_cleared():
     model = compiled(randomize(dense((4, 2))), keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=False)
     fit(model)
