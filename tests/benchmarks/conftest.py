@@ -1,0 +1,7 @@
+"""The benchmarks are scripts, not a package: their folder goes on the path, as it does when one is run."""
+
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))

@@ -1,0 +1,117 @@
+"""Small models, data and measurements that many tests share."""
+
+import keras
+import numpy as np
+
+L = keras.layers
+
+
+def chain(filters=(4, 6)):
+    """Conv-BN-ReLU twice, pooling, classes: nothing is tied."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            L.Conv2D(filters[0], 3, padding="same", use_bias=False, name="first"),
+            L.BatchNormalization(momentum=0.9, name="first_bn"),
+            L.ReLU(),
+            L.Conv2D(filters[1], 3, name="second"),
+            L.ReLU(),
+            L.GlobalAveragePooling2D(),
+            L.Dense(3, name="classes"),
+        ]
+    )
+
+
+def residual(width=5, last=7):
+    """Two convolutions tied by an addition, then a convolution of its own, then classes."""
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = L.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(inputs)
+    skip = x = L.ReLU()(L.BatchNormalization(momentum=0.9, name="stem_bn")(x))
+    x = L.Conv2D(width, 3, padding="same", name="branch")(x)
+    x = L.BatchNormalization(momentum=0.9, name="branch_bn")(x)
+    x = L.ReLU()(L.Add()([x, skip]))
+    x = L.ReLU()(L.Conv2D(last, 1, name="head")(x))
+    x = L.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, L.Dense(3, name="classes")(x), name="residual")
+
+
+def dense(units=(4, 3)):
+    """Two Dense layers that read a vector of two numbers."""
+    return keras.Sequential(
+        [keras.Input((2,)), L.Dense(units[0], "relu", name="hidden"), L.Dense(units[1], name="classes")]
+    )
+
+
+def open_chain(filters=(4, 6)):
+    """A chain with random weights whose first ReLU is open behind a zero filter, so that it can grow back."""
+    model = randomize(chain(filters))
+    model.get_layer("first_bn").beta.assign(np.full(filters[0], 0.5))
+    return model
+
+
+def randomize(model, seed=0):
+    """Give every weight a value that is not zero, variances a positive one; return the model."""
+    random = np.random.default_rng(seed)
+    for weight in model.weights:
+        value = random.uniform(0.3, 1.0, weight.shape)
+        if "variance" not in weight.path:
+            value *= random.choice([-1.0, 1.0], weight.shape)
+        if len(weight.shape) > 1:
+            value /= np.sqrt(np.prod(weight.shape[:-1]))
+        weight.assign(value)
+    return model
+
+
+def images(count=32, seed=0, shape=(8, 8, 2), classes=3):
+    """Random images with labels that depend on them."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(count, *shape)).astype("float32")
+    return x, np.argsort(x.reshape(count, -1)[:, :classes], axis=1)[:, 0]
+
+
+def compiled(model, optimizer="sgd", **options):
+    """Compile for `images`; return the model."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], **options)
+    return model
+
+
+def weights_of(model):
+    """Copies of all weights."""
+    return [weight.numpy().copy() for weight in model.weights]
+
+
+def same(first, second):
+    """Whether two lists of arrays are equal bit for bit."""
+    return len(first) == len(second) and all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def outputs(model, inputs):
+    """The outputs in inference mode, as a flat list of arrays."""
+    return [np.asarray(out) for out in keras.tree.flatten(model(inputs, training=False))]
+
+
+def relative_difference(first, second):
+    """The largest difference between two lists of arrays, relative to the largest value of the first."""
+    assert [a.shape for a in first] == [b.shape for b in second]
+    assert all(np.isfinite(a).all() for a in first)
+    return max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)) for a, b in zip(first, second, strict=True))
+
+
+def zero_filters(layer):
+    """The positions of the filters whose kernel is exactly zero."""
+    kernel = layer.kernel.numpy()
+    return np.flatnonzero((kernel == 0).reshape(-1, kernel.shape[-1]).all(axis=0)).tolist()
+
+
+def kill(layer, positions, *carriers):
+    """Zero filters of a layer, and the biases, gammas and betas that carry them."""
+    for variable in layer.weights:
+        value = variable.numpy()
+        value[..., positions] = 0.0
+        variable.assign(value)
+    for carrier in carriers:
+        for variable in (carrier.gamma, carrier.beta):
+            value = variable.numpy()
+            value[positions] = 0.0
+            variable.assign(value)

@@ -1,0 +1,7 @@
+"""The recipes are scripts, not a package: their folder goes on the path, as it does when one is run."""
+
+import sys
+from pathlib import Path
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+sys.path.insert(0, str(RECIPES))

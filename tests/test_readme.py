@@ -1,0 +1,42 @@
+"""What the README tells people to run, runs."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_example_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32")
+    names = {"model": model, "x": x, "y": np.arange(64) % 3}
+    exec(re.search(r"```python\n(.*?)```", README, re.S)[1], names)
+    assert names["small"].layers[0].filters == 4
+    assert (tmp_path / "model.tflite").exists()
+    assert "model.tflite" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (Path(__file__).parent.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["quickstart command", "test command"])
+def test_command_is_where_the_checks_look_for_it(name):
+    command = re.search(rf"<!-- {name} -->\n```sh\n(.*?)\n```", README, re.S)[1]
+    assert command.startswith("pip install ")
+    assert "\n" not in command
