@@ -1,9 +1,9 @@
 """Every network of keras.applications, half of its channels removed at random, equals its masked self.
 
-Claim: for each of the 40 networks (random weights, randomised BatchNormalization statistics, small inputs), removing 50%
-of every free group at random gives a model whose outputs equal the masked model's to 1e-4 relative in float32, that saves
-and loads without a trace of tfprune, trains one step, converts to TFLite and runs; and at least 90% of the channels
-lie in free groups, or the table says what stands in the way.
+Claim: for each of the 40 networks (random weights, randomised BatchNormalization statistics, small inputs), removing
+50% of every free group at random gives a model whose outputs equal the masked model's to 1e-4 relative in float32, that
+saves and loads without a trace of tfprune, trains one step, converts to TFLite and runs; and at least 90% of the
+channels lie in free groups, or the table says what stands in the way.
 
     python benchmarks/zoo.py                  # all 40, about half an hour; finished networks are kept
     python benchmarks/zoo.py MobileNetV2 --again
@@ -150,7 +150,9 @@ def claims(rows: dict[str, dict[str, Any]]) -> list[Claim]:
     return [
         Claim("largest relative error", max(row["relative_error"] for row in rows.values()), TOLERANCE),
         Claim("networks that save, convert and train", sum(works), len(rows), at_least=True),
-        Claim("smallest spread of the outputs", min(row["output_spread"] for row in rows.values()), 1e-4, at_least=True),
+        Claim(
+            "smallest spread of the outputs", min(row["output_spread"] for row in rows.values()), 1e-4, at_least=True
+        ),
         Claim(
             "share of networks with 90% of their channels free",
             float(np.mean([row["free_channels"] >= 0.9 for row in rows.values()])),

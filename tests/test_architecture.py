@@ -21,6 +21,10 @@ FLOORS = {
     "runtime": 2,
     "callbacks": 3,
     "shrink": 3,
+    "cloning": 3,
+    "folding": 3,
+    "prune_channels": 3,
+    "recalibration": 3,
     "export": 3,
     "report": 3,
 }

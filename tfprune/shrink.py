@@ -1,26 +1,20 @@
 """Remove dead channels: a new, plain Keras model with the same outputs."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
+from tfprune.cloning import compile_objects, rebuild
 from tfprune.folding import fold_constants, probe_inputs, run
-from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, find_rule, functional, is_graph
+from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, functional, is_graph
 from tfprune.graph.liveness import CONSTANT, arrivals, dead_labels
-from tfprune.graph.rules.axes import resized
-from tfprune.graph.walk import Shape
 from tfprune.masking import apply_masks
 from tfprune.selection import channel_masks, zero_channels
 
 RESIDUAL = 1e-4
 """A larger difference from the masked model, relative to its largest output, is told to the user."""
-
-
-Copy = Callable[[keras.layers.Layer], Any]
-"""Gives the smaller copy of a layer, or a function that calls it with arguments as the layer takes them."""
 
 Keep = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 """For groups from `channel_groups`, the indices of the channels that stay."""
@@ -81,7 +75,7 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
 def _compile_like(model: keras.Model, small: keras.Model) -> keras.Model:
     """Compile the functional copy of a subclassed model as the model is."""
     if model.compiled:
-        with keras.saving.custom_object_scope(_compile_objects(model)):
+        with keras.saving.custom_object_scope(compile_objects(model)):
             small.compile_from_config(model.get_compile_config())
     return small
 
@@ -98,9 +92,9 @@ def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.
         arrival.level[~alive[arrival.binding.channels]] for arrival in arrivals(analysis.trace, analysis.labels, alive)
     ]
     if not any((level == CONSTANT).any() for level in levels):
-        return _rebuild(model, analysis, alive, {})
+        return rebuild(model, analysis, alive, {})
     # Masked channels that are not zero: measure their constants on a masked copy.
-    copy = _rebuild(model, analysis, analysis.alive(np.zeros(0, int)), {})
+    copy = rebuild(model, analysis, analysis.alive(np.zeros(0, int)), {})
     masks = channel_masks(choice, ("producer", "affine"))
     paths = {weight.path: twin.path for weight, twin in zip(model.weights, copy.weights, strict=True)}
     apply_masks(copy, {paths[path]: mask for path, mask in masks.items()})
@@ -111,7 +105,7 @@ def _remove(model: keras.Model, analysis: Analysis, removed: np.ndarray) -> kera
     """Build a copy without these labels, which are dead."""
     alive = analysis.alive(removed)
     biases = fold_constants(model, analysis, alive)
-    small = _rebuild(model, analysis, alive, biases)
+    small = rebuild(model, analysis, alive, biases)
     if biases or analysis.trace.approximate:
         _warn_residual(model, small)
     return small
@@ -154,118 +148,6 @@ def resolve_keep(groups: ChannelGroups, group: ChannelGroup, indices: Sequence[i
 
 def _identity(group: ChannelGroup) -> tuple[int, int]:
     return id(group.producers[0].variable), group.producers[0].axis
-
-
-def _rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]) -> keras.Model:
-    calls = {id(call.layer): call for call in reversed(analysis.trace.calls)}
-    views = analysis.trace.views
-    pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
-    factors: dict[int, float] = {}
-    copies: dict[int, Any] = {}
-
-    def sizes(layer: keras.layers.Layer) -> list[Shape]:
-        entries = [analysis.trace.flows[flow] for flow in analysis.trace.entries[id(layer)]]
-        return [resized(t.shape, e, alive) for t, e in zip(views[id(layer)].inputs, entries, strict=True)]
-
-    def copy_of(layer: keras.layers.Layer) -> Any:
-        if id(layer) not in copies:
-            view = views.get(id(layer))
-            copies[id(layer)] = resize(layer) if view is None else _clone(view, copy_of, call_of, sizes(layer))
-        return copies[id(layer)]
-
-    def call_of(layer: keras.layers.Layer) -> Callable[..., Any]:
-        rule, copy = find_rule(layer), copy_of(layer)
-        if views.get(id(layer), layer) is not layer:  # its copy takes tensors only, one after another
-            return lambda *args, **kwargs: copy(_tensors((args, kwargs)))
-        if rule is None or rule.rearrange is None:
-            return copy
-        rearrange, call = rule.rearrange, calls[id(layer)]
-
-        def rearranged(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = rearrange(call, args, kwargs, alive)
-            return copy(*args, **kwargs)
-
-        return rearranged
-
-    def resize(layer: keras.layers.Layer) -> keras.layers.Layer:
-        rule = find_rule(layer)
-        try:
-            config = layer.get_config()
-        except NotImplementedError:
-            if isinstance(layer, keras.layers.Layer):
-                raise
-            return layer  # an operation of `keras.ops` has no state, and not all of them have a config
-        if rule is not None and rule.resize is not None:
-            rule.resize(calls[id(layer)], config, alive)
-        if rule is not None and rule.rescale is not None:
-            factors.update(rule.rescale(calls[id(layer)], alive))
-        if id(layer) in biases and "use_bias" in config:  # an EinsumDense has its bias already
-            config["use_bias"] = True
-        copy = type(layer).from_config(config)
-        if isinstance(layer, keras.layers.Layer):
-            pairs.append((layer, copy))
-        return copy
-
-    small = _clone(model, copy_of, call_of, [tensor.shape for tensor in functional(model).inputs])
-    for layer, copy in pairs:
-        _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)), factors)
-    return small
-
-
-def _copy_weights(
-    layer: keras.layers.Layer,
-    copy: keras.layers.Layer,
-    analysis: Analysis,
-    alive: np.ndarray,
-    bias: np.ndarray | None,
-    factors: dict[int, float],
-) -> None:
-    targets = [variable for variable in copy.variables if bias is None or variable is not copy.bias]
-    sources = [variable for variable in layer.variables if bias is None or variable is not layer.bias]
-    for variable, target in zip(sources, targets, strict=True):
-        value = variable.numpy()
-        for axis in range(value.ndim):
-            binding = analysis.trace.bindings.get((id(variable), axis))
-            if binding is not None and not alive[binding.channels].all():
-                value = value.compress(alive[binding.channels], axis=axis)
-        target.assign(value * factors[id(variable)] if id(variable) in factors else value)
-    if bias is not None:
-        made = analysis.trace.bindings[id(layer.kernel), len(layer.kernel.shape) - 1].channels
-        copy.bias.assign(bias[alive[made]])
-
-
-def _tensors(arguments: Any) -> Any:
-    tensors = [value for value in keras.tree.flatten(arguments) if isinstance(value, keras.KerasTensor)]
-    return tensors if len(tensors) > 1 else tensors[0]
-
-
-def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Shape]) -> keras.Model:
-    """Clone with the input layers' names (clone_model names them after their tensors) and the compile settings."""
-    # A Sequential holds layers themselves; they take one tensor and nothing else.
-    clone_layer = copy_of if isinstance(model, keras.Sequential) else call_of
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
-    names = {id(layer.output): layer.name for layer in layers}
-    inputs = [
-        keras.Input(batch_shape=shape, dtype=tensor.dtype, name=names.get(id(tensor)))
-        for tensor, shape in zip(model.inputs, shapes, strict=True)
-    ]
-    if isinstance(model, keras.Sequential):
-        packed = inputs[0] if inputs[0].shape != model.inputs[0].shape else None
-    else:
-        packed = keras.tree.pack_sequence_as(model.input, inputs)
-    with keras.saving.custom_object_scope(_compile_objects(model)):
-        return keras.models.clone_model(model, packed, clone_function=clone_layer)
-
-
-def _compile_objects(model: keras.Model) -> dict[str, Any]:
-    """The user's own losses, metrics and optimizer by name, so that Keras finds them when it compiles the copy."""
-    if not model.compiled:
-        return {}
-    # Private: the arguments as given to compile(); the public get_compile_config() has only their names.
-    # tests/test_shrink.py compiles with a local function and fails when it moves.
-    arguments = keras.tree.flatten(model._compile_config.config)
-    named = [item if hasattr(item, "__name__") else type(item) for item in arguments if item is not None]
-    return {item.__name__: item for item in named if not item.__module__.startswith(("keras.", "builtins"))}
 
 
 def _warn_nothing_dead(analysis: Analysis) -> None:

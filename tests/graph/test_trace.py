@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components as scipy_components
 
-from tfprune.graph.trace import Trace, connected_components
+from tfprune.graph.record import Trace, connected_components
 
 
 def test_ties_are_transitive():

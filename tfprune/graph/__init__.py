@@ -2,8 +2,8 @@
 
 from tfprune.graph.costs import multiply_accumulates
 from tfprune.graph.groups import Analysis, ChannelGroup, ChannelGroups, Member, analyse, channel_groups
+from tfprune.graph.record import Call, Role
 from tfprune.graph.rules import find_rule, rule
-from tfprune.graph.trace import Call, Role
 from tfprune.graph.walk import Node, check_traceable, functional, is_graph, nested, walk
 
 __all__ = [

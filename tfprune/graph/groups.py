@@ -9,8 +9,9 @@ import numpy as np
 from rich.table import Table
 
 from tfprune.graph.liveness import stranded
+from tfprune.graph.record import Binding, Role, Rule, Trace, connected_components
 from tfprune.graph.rules import find_rule
-from tfprune.graph.trace import Binding, Role, Rule, Trace, connected_components, trace
+from tfprune.graph.trace import trace
 from tfprune.graph.walk import nested, walk
 from tfprune.tables import Report, new_table
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.graph.trace import Binding, Call, Trace
+from tfprune.graph.record import Binding, Call, Trace
 
 ZERO, CONSTANT, LIVE = 0, 1, 2
 """What a channel carries: nothing, the same number everywhere, or information."""

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import on_axis
 from tfprune.graph.rules.registry import Alive, count_alive, rule
-from tfprune.graph.trace import Call
 from tfprune.graph.walk import Node
 
 layers = keras.layers

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import channel_axis, on_axis
 from tfprune.graph.rules.elementwise import activate
 from tfprune.graph.rules.registry import Alive, count_alive, rule
-from tfprune.graph.trace import Call
 
 
 def _resize_convolution(call: Call, config: dict[str, Any], alive: Alive) -> None:

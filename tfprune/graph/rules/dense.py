@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import on_axis, varying_axes
 from tfprune.graph.rules.elementwise import activate
 from tfprune.graph.rules.registry import Alive, count_alive, rule
-from tfprune.graph.trace import Call
 
 
 @rule(keras.layers.Dense, width="units")

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import config_axis
 from tfprune.graph.rules.registry import Alive, rule
-from tfprune.graph.trace import Call
 
 
 @rule(keras.layers.BatchNormalization)

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import varying_axes
 from tfprune.graph.rules.merging import merge, spreads_over_channels
 from tfprune.graph.rules.registry import rule
-from tfprune.graph.trace import Call
 
 _UNARY = (
     *("Abs", "Absolute", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cast", "Cbrt", "Ceil"),

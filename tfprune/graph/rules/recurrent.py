@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import on_axis
 from tfprune.graph.rules.elementwise import activate
 from tfprune.graph.rules.registry import rule
-from tfprune.graph.trace import Call
 
 layers = keras.layers
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import varying_axes
 from tfprune.graph.rules.registry import rule
-from tfprune.graph.trace import Call
 
 
 @rule("Sum", "CountNonzero", "Norm")

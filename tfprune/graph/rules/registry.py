@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.graph.trace import Call, Rule
+from tfprune.graph.record import Call, Rule
 
 Alive = np.ndarray
 """One bool per channel number of a trace: True for channels that stay."""

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call, Shape
 from tfprune.graph.rules.axes import compress, resized, varying_axes
 from tfprune.graph.rules.registry import Alive, rule
-from tfprune.graph.trace import Call, Shape
 
 layers = keras.layers
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.registry import Alive, Arguments, rule
-from tfprune.graph.trace import Call
 
 Key = tuple[Any, ...]
 

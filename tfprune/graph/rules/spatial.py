@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import channel_axis, on_axis
 from tfprune.graph.rules.registry import rule
-from tfprune.graph.trace import Call
 
 layers = keras.layers
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import compress, config_axis, resized, varying_axes, with_batch, without_batch
 from tfprune.graph.rules.merging import concatenate
 from tfprune.graph.rules.registry import Alive, rule
 from tfprune.graph.rules.reshaping import reshape
-from tfprune.graph.trace import Call
 
 
 def _moved(call: Call, full: np.ndarray) -> np.ndarray | list[np.ndarray]:

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.record import Call, Rule
 from tfprune.graph.rules.registry import Alive, find_rule, rule
-from tfprune.graph.trace import Call, Rule
 from tfprune.graph.wrapped import inner_nodes
 
 layers = keras.layers
