@@ -1,7 +1,7 @@
 """How long analysis and a 50% shrink take, how much memory they need, and how they grow with depth.
 
 Claims, on 2 cores, warm: ResNet50 at 224 px in at most 2.8 s and MobileNetV2 in at most 1.3 s; peak extra memory at
-most twice the weights (for the ResNets; in a model as small as MobileNetV2, the objects of its 156 layers weigh more than
+most twice the weights (for the ResNets; in one as small as MobileNetV2, the objects of its 156 layers weigh more than
 its weights, and are reported); the time grows linearly with depth (ResNet50, 101, 152: seconds per layer within a
 factor of 1.5).
 
