@@ -39,14 +39,18 @@ def paper_choice(weights, norm_fraction, distance_fraction):
 
 def test_scores_by_hand():
     group = hidden_group([[3.0, -1.0, 0.0], [4.0, 2.0, 0.0]])
-    assert score_channels(group, l1_norm, everything(group)).tolist() == [7.0, 3.0, 0.0]
+    assert score_channels(group, l1_norm, everything(group)).tolist() == [
+        7.0,
+        3.0,
+        -np.inf,
+    ]  # zero goes first, whatever the criterion
 
 
 def test_scores_of_some_channels_only():
-    group = hidden_group([[0.0, 1.0, 5.0]])
+    group = hidden_group([[-1.0, 1.0, 5.0]])
     among = np.array([True, False, True])
     scores = score_channels(group, geometric_median_distance, among)
-    np.testing.assert_allclose(scores, [5.0, np.nan, 5.0])
+    np.testing.assert_allclose(scores, [6.0, np.inf, 6.0])
 
 
 def test_scores_across_an_addition_are_the_mean_over_kernels():

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.criteria import ChannelCriterion, l2_norm
 from tfprune.granularity import Channel
-from tfprune.graph import ChannelGroup, channel_groups
+from tfprune.graph import ChannelGroup, analyse
 from tfprune.graph.groups import Exclude
 from tfprune.report import profile
 from tfprune.selection import drop_lowest, score_channels
@@ -44,7 +44,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         limits = self.limits()
-        if not limits or any(limit <= 0 for limit in limits.values()):
+        if not limits or not all(limit > 0 for limit in limits.values()):
             raise ValueError(
                 "A budget needs at least one limit above 0, such as Budget(macs=0.5) for half the operations or "
                 f"Budget(parameters=100_000). Received: {self}."
@@ -106,7 +106,8 @@ def prune_channels(
         raise ValueError(f"ratio is the fraction of channels to remove, in [0, 1). Received: {ratio!r}.")
     if ranking not in ("local", "global", "structure"):
         raise ValueError(f"ranking must be 'local', 'global' or 'structure'. Received: {ranking!r}.")
-    groups = channel_groups(model, exclude)
+    analysis = analyse(model, exclude)
+    groups = analysis.groups
     if not groups.free:
         raise ValueError(f"No channel of {model.name!r} can be removed.\n{groups}")
     scores = [score_channels(group, criterion) for group in groups.free]
@@ -115,7 +116,9 @@ def prune_channels(
 
     def prune(fraction: float) -> keras.Model:
         kept = _choose(scores, pools, fraction, granularity)
-        return shrink(model, {group: np.flatnonzero(keep) for group, keep in zip(groups.free, kept, strict=True)})
+        chosen = [group.labels[~keep] for group, keep in zip(groups.free, kept, strict=True)]
+        removed = analysis.spare(np.concatenate(chosen))  # a part of a split keeps one channel
+        return shrink(model, {group: np.flatnonzero(~np.isin(group.labels, removed)) for group in groups.free})
 
     if target is None:
         assert ratio is not None
@@ -167,6 +170,8 @@ def _meet(model: keras.Model, target: Budget, prune: Callable[[float], keras.Mod
         found = _sizes(candidate)
         return all(found[name] <= limit for name, limit in limits.items())
 
+    if fits(model):
+        return prune(0.0)
     low, high = 0.0, 1.0 - 2.0**-STEPS / 2
     best = prune(high)
     if not fits(best):

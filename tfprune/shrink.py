@@ -13,7 +13,7 @@ from tfprune.graph.liveness import CONSTANT, arrivals, dead_labels
 from tfprune.masking import apply_masks
 from tfprune.selection import channel_masks, zero_channels
 
-RESIDUAL = 1e-4
+RESIDUAL = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 """A larger difference from the masked model, relative to its largest output, is told to the user."""
 
 Keep = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
@@ -167,7 +167,8 @@ def _warn_residual(model: keras.Model, small: keras.Model) -> None:
         float(np.abs(before - after).max() / max(np.abs(before).max(), np.finfo("float32").tiny))
         for before, after in zip(run(model, inputs), run(small, inputs), strict=True)
     )
-    if residual > RESIDUAL:
+    precisions = {layer.compute_dtype for layer in model.layers} & {*RESIDUAL}
+    if residual > max((RESIDUAL[name] for name in precisions), default=RESIDUAL["float32"]):
         warnings.warn(
             f"The smaller model is not exactly the masked one: on random input its outputs differ by up to "
             f"{residual:.2g} of the largest. Constants were folded into padded convolutions, where borders differ, "

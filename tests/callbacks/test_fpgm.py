@@ -120,7 +120,7 @@ def test_a_model_with_its_own_call_is_refused():
             self.dense = L.Dense(3)
 
         def call(self, x):
-            return self.dense(x)
+            return self.dense(x) * self.dense.bias
 
     model = OwnCall()
     x, y = images(8, shape=(4,))

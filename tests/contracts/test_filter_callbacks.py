@@ -28,7 +28,8 @@ class Row:
         make: Makes the callback; called anew for every fit.
         removed: How many of C filters it removes.
         hard: Whether removed filters stay at zero in every training step.
-        tied: Whether layers that share channels lose the same ones, so that `shrink` can remove all of them.
+        tied: Whether layers that share channels lose the same ones, so that `shrink` can remove all of them, exactly.
+            Otherwise BatchNormalization is left alone, and what it still emits is folded into later biases.
     """
 
     name: str
@@ -148,7 +149,18 @@ def run(row, tmp_path_factory) -> Run:
     evaluated = model.evaluate(*images(16, seed=9), return_dict=True, verbose=0)
     with path.open() as file:
         logged = list(csv.DictReader(file))
-    return Run(model, callback, watcher, history, logged, evaluated, tfprune.shrink(model))
+    return Run(model, callback, watcher, history, logged, evaluated, shrunken(row, model))
+
+
+def shrunken(row, model):
+    with warnings.catch_warnings():
+        if not row.tied:
+            warnings.filterwarnings("ignore", message="The smaller model is not exactly the masked one")
+        return tfprune.shrink(model)
+
+
+def allowed(row, tolerance=1e-5):
+    return tolerance if row.tied else 0.1
 
 
 def fit_chain(row, optimizer="sgd", model=None, before=(), after=(), epochs=2, **options):
@@ -190,9 +202,9 @@ def test_last_validation_is_of_the_model_that_is_left(run):
     assert run.history["val_accuracy"][-1] == pytest.approx(run.evaluated["accuracy"], abs=1e-9)
 
 
-def test_shrunken_model_computes_the_same(run):
+def test_shrunken_model_computes_the_same(row, run):
     x, _ = images(16, seed=5)
-    assert relative_difference(outputs(run.model, x), outputs(run.small, x)) < 1e-5
+    assert relative_difference(outputs(run.model, x), outputs(run.small, x)) < allowed(row)
 
 
 def test_shrunken_model_is_as_narrow_as_promised(row, run):
@@ -290,7 +302,7 @@ def test_mixed_float16(row):
         assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
         assert_chain_pruned(row, model)
         x, _ = images(8)
-        assert relative_difference(outputs(model, x), outputs(tfprune.shrink(model), x)) < 1e-2
+        assert relative_difference(outputs(model, x), outputs(shrunken(row, model), x)) < allowed(row, 1e-2)
         if row.hard:
             assert watcher.revived == []
             assert watcher.nonzero_slots()[1] == []
@@ -302,7 +314,7 @@ def test_use_ema(row):
     model = fit_chain(row, keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5))
     assert_chain_pruned(row, model)
     x, _ = images(8)
-    assert relative_difference(outputs(model, x), outputs(tfprune.shrink(model), x)) < 1e-5
+    assert relative_difference(outputs(model, x), outputs(shrunken(row, model), x)) < allowed(row)
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -314,16 +326,18 @@ def test_early_stopping_that_restores_the_best_weights(row, place):
     assert stop.stopped_epoch == 1
     assert_chain_pruned(row, model)
     if place == "before" or row.hard:
-        assert tfprune.shrink(model).get_layer("second").filters == 6 - row.removed(6)
+        assert shrunken(row, model).get_layer("second").filters == 6 - row.removed(6)
 
 
-@pytest.mark.xfail(reason="the weights of a soft epoch's end keep the gamma and beta behind removed filters")
 def test_early_stopping_after_a_soft_callback_restores_weights_that_shrink():
     stop = keras.callbacks.EarlyStopping(
         monitor="loss", mode="max", min_delta=1e6, patience=1, restore_best_weights=True
     )
     model = fit_chain(ROWS[0], epochs=9, after=[stop])
-    assert tfprune.shrink(model).get_layer("first").filters == 4 - ROWS[0].removed(4)
+    small = tfprune.shrink(model)
+    assert small.get_layer("first").filters == 4 - ROWS[0].removed(4)
+    x, _ = images(8)
+    assert relative_difference(outputs(model, x), outputs(small, x)) < 1e-5
 
 
 def test_interrupted_fit_leaves_a_model_that_fits_again(row):
@@ -352,11 +366,11 @@ def test_checkpoints_and_shrunken_models_load_where_tfprune_is_not_installed(tmp
     for index, row in enumerate(ROWS):
         checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / f"checkpoint{index}.keras")
         model = fit_chain(row, "adam", after=[checkpoint], epochs=1)
-        small = tfprune.shrink(model)
+        small = shrunken(row, model)
         small.save(tmp_path / f"small{index}.keras")
         expected[f"small{index}"] = outputs(small, x)[0]
         expected[f"checkpoint{index}"] = outputs(keras.models.load_model(tmp_path / f"checkpoint{index}.keras"), x)[0]
-        assert relative_difference(outputs(model, x), [expected[f"small{index}"]]) < 1e-5
+        assert relative_difference(outputs(model, x), [expected[f"small{index}"]]) < allowed(row)
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "names.json").write_text(json.dumps(list(expected)))
     subprocess.run([sys.executable, "-c", BLOCK_TFPRUNE], cwd=tmp_path, check=True, capture_output=True)

@@ -142,7 +142,6 @@ class Unknown(L.Layer):
     ("layer", "reason"),
     [
         (Unknown(name="mystery"), "no rule for Unknown 'mystery'"),
-        (L.Activation("sigmoid"), r"sigmoid(0) = 0.5: a removed channel would leave a constant behind"),
         (L.Softmax(name="soft"), "'soft' mixes channels"),
         (L.Activation(lambda x: x * 2, name="own"), "activation <lambda> in 'own'"),
     ],
@@ -152,6 +151,14 @@ def test_what_cannot_be_removed_is_frozen_and_says_why(layer, reason):
     group = by_name(model)["a"]
     assert any(reason in why for why in group.frozen), group.frozen
     assert channel_groups(model).free == ()
+
+
+def test_a_constant_that_nothing_can_absorb_is_frozen():
+    sigmoid = L.Activation("sigmoid")
+    head = [keras.Input((4, 4, 1)), L.Conv2D(3, 1, name="a"), sigmoid]
+    assert by_name(keras.Sequential([*head, L.Conv2D(1, 1)]))["a"].frozen == ()
+    (reason,) = by_name(keras.Sequential([*head, L.Conv2DTranspose(1, 1, name="reader")]))["a"].frozen
+    assert reason == "a removed channel would leave a constant that 'reader' cannot absorb"
 
 
 def test_an_addition_to_the_input_freezes():

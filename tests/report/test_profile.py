@@ -88,7 +88,7 @@ def test_shrinking_shows():
 
 def test_unknown_sizes_are_refused():
     model = keras.Sequential([keras.Input((None, None, 3)), L.Conv2D(2, 3, name="conv")])
-    with pytest.raises(ValueError, match=r"output of 'conv' has shape \(None, None, 2\).*fixed input shape"):
+    with pytest.raises(ValueError, match=r"'conv' works on the shape \(None, None, 2\).*fixed input shape"):
         tfprune.profile(model)
 
 

@@ -214,10 +214,15 @@ def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = Fal
 
 
 def _freeze_constants(record: Trace, labels: np.ndarray) -> None:
-    """Freeze channels that still carry a constant when masked, where a layer that reads them cannot absorb it."""
+    """Freeze channels that still carry something when masked, where a layer that reads them cannot absorb it."""
+    frozen = np.zeros(record.num_channels, bool)
+    for channels in [np.array([*record.opaque], int), *(channels for channels, _ in record.frozen)]:
+        frozen[labels[channels]] = True
     for call, channels in stranded(record, labels, alive=np.zeros(record.num_channels, bool)):
-        reason = f"a removed channel would leave a constant that {call.layer.name!r} cannot absorb"
-        record.frozen.append((channels, reason))
+        channels = channels[~frozen[labels[channels]]]  # those were never masked
+        if channels.size:
+            reason = f"a removed channel would leave a constant that {call.layer.name!r} cannot absorb"
+            record.frozen.append((channels, reason))
 
 
 def _find_trace(operation: keras.Operation) -> Rule | None:

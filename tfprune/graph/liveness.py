@@ -112,7 +112,9 @@ def unfoldable(trace: Trace, arrival: Arrival) -> np.ndarray:
 
 
 def stranded(trace: Trace, labels: np.ndarray, alive: np.ndarray) -> list[tuple[Call, np.ndarray]]:
-    """Return the channels that would arrive as constants where nothing can absorb them, call by call.
+    """Return the channels that would arrive as more than zeros where nothing can absorb them, call by call.
+
+    That is a constant that no bias can take, or one that comes to vary from one position to the next.
 
     Args:
         trace: The traced model.
@@ -124,7 +126,8 @@ def stranded(trace: Trace, labels: np.ndarray, alive: np.ndarray) -> list[tuple[
     """
     found, sums = _follow(trace, labels, alive)
     pairs = [(arrival.call, unfoldable(trace, arrival)) for arrival in found]
-    pairs += [(call, roots[level == CONSTANT]) for call, roots, level in sums]
+    pairs += [(arrival.call, arrival.binding.channels[arrival.level == LIVE]) for arrival in found]
+    pairs += [(call, roots[level != ZERO]) for call, roots, level in sums]
     return [(call, channels) for call, channels in pairs if channels.size]
 
 

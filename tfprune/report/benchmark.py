@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
@@ -55,9 +56,10 @@ class BenchmarkReport(Report):
         """Return the report as a `rich.table.Table` of one row per file."""
         title = f"Latency on this machine: {self.runs} runs, {self.num_threads} thread(s)"
         table = new_table(title, ["file"], ["median ms", "p90 ms", "ratio", "quartiles", "bytes", "gzip bytes"])
-        for file in self.files:
+        names = [Path(file.path).name for file in self.files]
+        for name, file in zip(names, self.files, strict=True):
             table.add_row(
-                file.path,
+                name if names.count(name) == 1 else file.path,
                 f"{file.median_ms:.3f}",
                 f"{file.p90_ms:.3f}",
                 f"{file.ratio:.2f}",
