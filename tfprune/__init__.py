@@ -1,7 +1,7 @@
 """Prune Keras 3 models during `fit`, shrink them, and ship a checked `.tflite`."""
 
 from tfprune import callbacks
-from tfprune.export import export
+from tfprune.export import ExportMismatchError, export
 from tfprune.graph import channel_groups
 from tfprune.prune_channels import Budget, prune_channels
 from tfprune.recalibration import recalibrate
@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "ExportMismatchError",
     "benchmark",
     "callbacks",
     "channel_groups",

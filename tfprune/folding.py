@@ -101,7 +101,7 @@ def _evaluate(
     taps += [tensor for node, _ in inside for tensor in node.inputs]
     values: dict[int, np.ndarray] = {}
     if taps:
-        outputs = run(keras.Model(view.inputs, taps), inputs)
+        outputs = run(keras.Model(view.inputs, taps, name=view.name), inputs)
         values = {id(tensor): value for tensor, value in zip(taps, outputs, strict=True)}
     for node, inner in inside:
         values |= _evaluate(inner, [values[id(tensor)] for tensor in node.inputs], wanted, views)

@@ -29,8 +29,9 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     the bias of the layer that reads them, which is exact but for the borders of padded convolutions; a
     difference that can be measured is told in a warning.
 
-    Layer names, data types and compile settings (with a fresh optimizer) are kept; the result saves and loads
-    without tfprune. The model itself is not changed. Every layer keeps at least one channel.
+    Layer names, data types and compile settings are kept, with a fresh optimizer: a learning rate schedule starts
+    anew, so compile again to fine-tune with another. The result saves and loads without tfprune. The model itself
+    is not changed. Every layer keeps at least one channel.
 
     With `keep`, exactly the channels that it does not list are removed, as if they had been masked first.
 

@@ -29,8 +29,8 @@ class FPGM(FilterPruning):
         mode: `"hard"` or `"soft"`.
         frequency: In soft mode, prune every this many epochs, and always after the last.
         scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
-            can be removed; `"layer"` prunes each layer on its own as in the paper, which leaves channels that
-            only some of the layers zero in place.
+            can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
+            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
     Raises:

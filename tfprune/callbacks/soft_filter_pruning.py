@@ -9,9 +9,10 @@ from tfprune.selection import Stage
 class SoftFilterPruning(FilterPruning):
     """Zero the filters with the smallest L2 norm after every epoch, and let them grow back in the next.
 
-    The network keeps its full capacity while it trains, and learns to do without whichever filters are weak.
-    It works from scratch and on a trained model (use a tenth of the learning rate then). Each group or layer
-    of C filters loses exactly floor(C * ratio). After the last epoch the pruned filters are zero throughout, and
+    The network keeps its capacity while it trains, and learns to do without whichever filters are weak. A zeroed
+    filter grows back where a gradient reaches it: behind BatchNormalization whose beta lets ReLU pass, say. It
+    works from scratch and on a trained model (use a tenth of the learning rate then). Each group or layer of C
+    filters loses exactly floor(C * ratio). After the last epoch the pruned filters are zero throughout, and
     `tfprune.shrink` removes them. That last step also drops the constants that their biases and BatchNormalization
     still emitted, so train a few epochs more after shrinking.
 
@@ -25,8 +26,8 @@ class SoftFilterPruning(FilterPruning):
         ratio: The fraction of filters to prune, in [0, 1).
         frequency: Prune every this many epochs, and always after the last.
         scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
-            can be removed; `"layer"` prunes each layer on its own as in the paper, which leaves channels that
-            only some of the layers zero in place.
+            can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
+            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
     Raises:

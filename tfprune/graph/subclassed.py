@@ -1,6 +1,7 @@
 """Functional views of models and layers that compute in a `call` of their own."""
 
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -74,8 +75,11 @@ def _signature(value: Any) -> Any:
 
 
 def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | None:
+    numbers = itertools.count()
     args, named = keras.tree.map_structure(
-        lambda value: _input(value.shape, value.dtype) if isinstance(value, keras.KerasTensor) else value,
+        lambda value: _input(value.shape, value.dtype, f"{layer.name}_input_{next(numbers)}")
+        if isinstance(value, keras.KerasTensor)
+        else value,
         (tuple(args), {key: value for key, value in kwargs.items() if key != "training"}),
     )
     inputs = [each for each in keras.tree.flatten((args, named)) if isinstance(each, keras.KerasTensor)]
@@ -168,7 +172,7 @@ def _check(layer: keras.layers.Layer, view: keras.Model, args: tuple[Any, ...], 
             raise UnreadableError(f"its variable {weight.path!r} does not belong to a layer that is called.")
     if "training" in inspect.signature(layer.call).parameters:
         outputs = keras.tree.flatten(_run(layer, args, kwargs, training=True))
-        if _kinds(keras.Model(view.inputs, outputs)) != _kinds(view):
+        if _kinds(keras.Model(view.inputs, outputs, name=view.name)) != _kinds(view):
             raise UnreadableError("it does something else in training.")
 
 

@@ -1,5 +1,6 @@
 """The calls of a Keras model, in the order in which data flows through them."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,7 +121,8 @@ def functional(model: keras.Model) -> keras.Model:
     (None, 2)
     """
     check_traceable(model)
-    return keras.Model(model.inputs, model.outputs) if is_graph(model) else model_view(model)
+    # With a name of its own it would count as one more model, and the next one of the user would get another name.
+    return keras.Model(model.inputs, model.outputs, name=model.name) if is_graph(model) else model_view(model)
 
 
 def nested(node: Node) -> keras.Model | None:
@@ -155,12 +157,18 @@ def nested(node: Node) -> keras.Model | None:
 
 def is_graph(model: Any) -> bool:
     """Return whether a model is functional or Sequential, without a `call` of its own."""
-    inputs = keras.Input((1,))
-    plain = type(keras.Model(inputs, inputs))
+    plain = _functional_class()
     return isinstance(model, (plain, keras.Sequential)) and type(model).call in (
         plain.call,
         keras.Sequential.call,
     )
+
+
+@functools.cache
+def _functional_class() -> Any:
+    """The class of functional models, which Keras does not export; named, so that no automatic name is used up."""
+    inputs = keras.Input((1,), name="probe")
+    return type(keras.Model(inputs, inputs, name="probe"))
 
 
 def _is_tf_keras(model: Any) -> bool:

@@ -31,7 +31,8 @@ def inner_nodes(node: Node) -> list[Node]:
     layer = node.operation
     if isinstance(layer, layers.TimeDistributed):
         tensor = node.inputs[0]
-        return [_inner(node, layer.layer, keras.KerasTensor((tensor.shape[0], *tensor.shape[2:]), tensor.dtype))]
+        shape = (tensor.shape[0], *tensor.shape[2:])
+        return [_inner(node, layer.layer, keras.KerasTensor(shape, tensor.dtype, name=tensor.name))]
     if isinstance(layer, layers.SpectralNormalization):
         return [_inner(node, layer.layer, node.inputs[0])]
     if isinstance(layer, layers.Bidirectional):
@@ -43,5 +44,5 @@ def _inner(node: Node, layer: keras.layers.Layer, tensor: keras.KerasTensor) -> 
     shapes = layer.compute_output_shape(tensor.shape)
     if isinstance(shapes[0], int) or shapes[0] is None:
         shapes = [shapes]
-    outputs = tuple(keras.KerasTensor(shape, layer.compute_dtype) for shape in shapes)
+    outputs = tuple(keras.KerasTensor(shape, layer.compute_dtype, name=layer.name) for shape in shapes)
     return dataclasses.replace(node, operation=layer, inputs=(tensor, *node.inputs[1:]), outputs=outputs)
