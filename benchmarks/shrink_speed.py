@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def main() -> int:
         note(f"{name}: extra memory {memory[name]:.2f} x the weights")
     models = {name: getattr(keras.applications, name)(weights=None) for name in NETWORKS}
     start = time.perf_counter()
-    seconds = take_turns({name: lambda model=model: halve(model) for name, model in models.items()}, options.rounds)
+    seconds = take_turns({name: partial(halve, model) for name, model in models.items()}, options.rounds)
     note(f"{options.rounds} rounds in {time.perf_counter() - start:.0f} s")
     times = {name: spread(values) for name, values in seconds.items()}
     per_layer = {name: times[name].median / len(models[name].layers) for name in NETWORKS[:3]}

@@ -90,14 +90,65 @@ def masking_overhead() -> str:
     return markdown(["batch", "with the callback over without", "without over without"], rows)
 
 
+def mlperf_tiny() -> str:
+    """Trained networks pruned in one shot: sizes, and how often two networks name the same class."""
+    rows = []
+    for row in load("mlperf_tiny")["measured"]:
+        sizes = [f"{row[key][1] / row[key][0]:.2f}" for key in ("parameters", "macs", "int8_bytes")]
+        pairs = (
+            "pruned_and_dense",
+            "recalibrated_and_dense",
+            "dense_recalibrated_and_dense",
+            "recalibrated_and_dense_recalibrated",
+        )
+        shares = [f"{row[key]['share']:.1%} ({row[key]['kappa']:.2f})" for key in pairs]
+        rows.append([f"{row['network']}, {row['criterion']}", *sizes, *shares])
+    header = [
+        *("", "parameters", "MACs", "int8 file", "pruned, dense", "pruned R, dense"),
+        *("dense R, dense", "pruned R, dense R"),
+    ]
+    return markdown(header, rows)
+
+
+def zoo() -> str:
+    """Every network of keras.applications, half of its channels removed."""
+    rows = []
+    for name, row in sorted(load("zoo")["measured"].items()):
+        parameters = " to ".join(f"{count / 1e6:.2f} M" for count in row["parameters"])
+        macs = " to ".join(f"{count / 1e6:,.0f} M" for count in row["macs"])
+        seconds = f"{row['analysis_seconds'] + row['shrink_seconds']:.1f}"
+        free, error = f"{row['free_channels']:.1%}", f"{row['relative_error']:.0e}"
+        rows.append([name, str(row["groups"]), str(row["frozen"]), free, parameters, macs, error, seconds])
+    header = ["network", "groups", "frozen", "free channels", "parameters", "MACs", "relative error", "seconds"]
+    return markdown(header, rows)
+
+
+def shrink_speed() -> str:
+    """How long analysis and a 50% shrink take, and how much memory."""
+    measured = load("shrink_speed")["measured"]
+    rows = []
+    for name, seconds in measured["seconds"].items():
+        time = f"{seconds['median']:.2f} ({seconds['low_quartile']:.2f} to {seconds['high_quartile']:.2f})"
+        rows.append([name, time, f"{measured['extra_memory_per_weights'][name]:.2f}"])
+    return markdown(["at 224 px", "seconds", "peak extra memory, in weights"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (quickstart, pruned_latency, fpgm_distances, masking_overhead)
+    function.__name__: function
+    for function in (quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed)
 }
 
 
 def filled(text: str) -> str:
     """Return a document with its tables as the results have them."""
-    return BLOCK.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+    return BLOCK.sub(lambda match: match[1] + _table(match[2]) + match[3], text)
+
+
+def _table(name: str) -> str:
+    try:
+        return TABLES[name]()
+    except FileNotFoundError as error:
+        return f"Not measured yet: {Path(error.filename).name} is missing.\n"
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

@@ -1,8 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from networks import (
     chain,
     compiled,
@@ -16,11 +14,8 @@ from networks import (
     same,
     weights_of,
 )
-from strategies import choices, draw_model
 
 import tfprune
-from tfprune.masking import apply_masks
-from tfprune.selection import channel_masks
 
 L = keras.layers
 
@@ -44,24 +39,6 @@ def test_a_dense_net_by_hand():
     ]
     # relu([1, 1] @ kernel + bias) = [9, 12]; 9 * 7 + 12 * 9 + 10 = 181
     assert outputs(small, np.ones((1, 2), "float32"))[0].tolist() == [[181.0]]
-
-
-@given(st.data())
-@settings(max_examples=60)
-def test_masked_equals_shrunken_on_any_graph(data):
-    model = draw_model(data)
-    choice = data.draw(choices(tfprune.channel_groups(model)))
-    apply_masks(model, channel_masks(choice, ("producer", "affine")))
-    before = weights_of(model)
-    if all(keep.all() for _, keep in choice):
-        with pytest.warns(UserWarning, match="No channel of the model is dead"):
-            small = tfprune.shrink(model)
-    else:
-        small = tfprune.shrink(model)
-    assert_same_outputs(model, small)
-    assert same(before, weights_of(model))
-    widths = {group.name: group.size for group in tfprune.channel_groups(small).free}
-    assert widths == {group.name: int(keep.sum()) for group, keep in choice}
 
 
 @pytest.mark.parametrize("positions", [[0], [4], [1, 3], [0, 1, 2, 3]])

@@ -1,5 +1,6 @@
 """A smaller copy of a model: its layers made anew from edited configs, with the weights that stay."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +27,35 @@ def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: d
     Returns:
         A new model, compiled like the model.
     """
+    return _rebuild(model, analysis, alive, biases)[0]
+
+
+def duplicate(model: keras.Model, analysis: Analysis) -> tuple[keras.Model, dict[int, keras.Variable]]:
+    """Return a whole copy of a model, and which of its variables stands for which (by id) of the model.
+
+    Layers made of layers come back as functional models, so the weights of the two may stand in another order.
+
+    Args:
+        model: The model; it is not changed.
+        analysis: Its analysis.
+
+    Returns:
+        The copy and the variables.
+    """
+    copy, pairs = _rebuild(model, analysis, np.ones(analysis.trace.num_channels, bool), {})
+    variables = [zip(layer.variables, twin.variables, strict=True) for layer, twin in pairs]
+    return copy, {id(variable): twin for each in variables for variable, twin in each}
+
+
+Pairs = list[tuple[keras.layers.Layer, keras.layers.Layer]]
+
+
+def _rebuild(
+    model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]
+) -> tuple[keras.Model, Pairs]:
     calls = {id(call.layer): call for call in reversed(analysis.trace.calls)}
     views = analysis.trace.views
-    pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    pairs: Pairs = []
     factors: dict[int, float] = {}
     copies: dict[int, Any] = {}
 
@@ -70,7 +97,7 @@ def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: d
             factors.update(rule.rescale(calls[id(layer)], alive))
         if id(layer) in biases and "use_bias" in config:  # an EinsumDense has its bias already
             config["use_bias"] = True
-        copy = type(layer).from_config(config)
+        copy = made_from_config(layer, config)
         if isinstance(layer, keras.layers.Layer):
             pairs.append((layer, copy))
         return copy
@@ -78,7 +105,8 @@ def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: d
     small = _clone(model, copy_of, call_of, [tensor.shape for tensor in functional(model).inputs])
     for layer, copy in pairs:
         _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)), factors)
-    return small
+        copy_adapted_state(layer, copy)
+    return small, pairs
 
 
 def _copy_weights(
@@ -103,6 +131,46 @@ def _copy_weights(
         copy.bias.assign(bias[alive[made]])
 
 
+def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
+    """Make a layer of the same class from its edited config.
+
+    Args:
+        layer: The layer.
+        config: What its `get_config` returns, perhaps with other sizes or data types.
+
+    Returns:
+        The new layer.
+    """
+    if not isinstance(layer, keras.layers.Lambda):
+        return type(layer).from_config(config)
+    # Its from_config refuses a Python lambda, as it might come from a stranger's file. This one is the user's own.
+    named = {key: config[key] for key in ("name", "trainable", "dtype")}
+    options = {"mask": layer.mask, "arguments": layer.arguments}
+    # Private: the output shape as it was given, of which get_config() has the code alone.
+    return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
+
+
+def copy_adapted_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Copy what a preprocessing layer learned in `adapt`, as Keras saves and loads it; leave other layers alone.
+
+    Its variables are not all of it: Normalization computes with constants made from them, and a lookup layer has a
+    vocabulary.
+
+    Args:
+        layer: A layer.
+        copy: A layer made from its config, and built.
+    """
+    if not hasattr(layer, "finalize_state"):
+        return
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    copy.load_own_variables(store)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            copy.load_assets(folder)
+
+
 def _tensors(arguments: Any) -> Any:
     tensors = [value for value in keras.tree.flatten(arguments) if isinstance(value, keras.KerasTensor)]
     return tensors if len(tensors) > 1 else tensors[0]
@@ -110,8 +178,6 @@ def _tensors(arguments: Any) -> Any:
 
 def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Shape]) -> keras.Model:
     """Clone with the input layers' names (clone_model names them after their tensors) and the compile settings."""
-    # A Sequential holds layers themselves; they take one tensor and nothing else.
-    clone_layer = copy_of if isinstance(model, keras.Sequential) else call_of
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
     names = {id(layer.output): layer.name for layer in layers}
     inputs = [
@@ -119,19 +185,40 @@ def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Sh
         for tensor, shape in zip(model.inputs, shapes, strict=True)
     ]
     if isinstance(model, keras.Sequential):
-        packed = inputs[0] if inputs[0].shape != model.inputs[0].shape else None
+        # It holds layers themselves; they take one tensor and nothing else.
+        clone = type(model)([inputs[0], *(copy_of(layer) for layer in model.layers)], name=model.name)
     else:
+        # clone_model compiles by name what is compiled, which loses arguments of losses; the view is not compiled.
+        view = keras.Model(model.input, model.output, name=model.name)
         packed = keras.tree.pack_sequence_as(model.input, inputs)
-    with keras.saving.custom_object_scope(compile_objects(model)):
-        return keras.models.clone_model(model, packed, clone_function=clone_layer)
+        clone = keras.models.clone_model(view, packed, clone_function=call_of)
+        if type(model) is not type(view):
+            clone = type(model)(clone.input, clone.output, name=model.name)
+    if not model.trainable:  # its layers know, but the flag of a nested model itself is not in its config
+        clone.trainable = False
+    compile_like(model, clone)
+    return clone
 
 
-def compile_objects(model: keras.Model) -> dict[str, Any]:
-    """Return the user's own losses, metrics and optimizer by name, so that Keras finds them when it compiles a copy."""
+def compile_like(model: keras.Model, copy: keras.Model) -> None:
+    """Compile a copy as the model is: with the same losses, new metrics, and a new optimizer of the same settings.
+
+    Args:
+        model: A model, compiled or not; it is not changed.
+        copy: The copy; it stays as it is if the model is not compiled.
+    """
     if not model.compiled:
-        return {}
-    # Private: the arguments as given to compile(); the public get_compile_config() has only their names.
-    # tests/test_shrink.py compiles with a local function and fails when it moves.
-    arguments = keras.tree.flatten(model._compile_config.config)
-    named = [item if hasattr(item, "__name__") else type(item) for item in arguments if item is not None]
-    return {item.__name__: item for item in named if not item.__module__.startswith(("keras.", "builtins"))}
+        return
+    # Private: the arguments as given to compile(). The public get_compile_config() has only names and configs, in
+    # which lambdas cannot be found and some losses lose arguments. tests/test_shrink.py fails when it moves.
+    arguments = dict(model._compile_config.config)
+    for name in ("metrics", "weighted_metrics"):
+        arguments[name] = keras.tree.map_structure(_new_metric, arguments.get(name))
+    optimizer = arguments["optimizer"]
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+    copy.compile(**arguments)
+
+
+def _new_metric(metric: Any) -> Any:
+    return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric

@@ -1,5 +1,6 @@
 """One-shot channel pruning: rank, choose, remove, without training."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup, analyse
 from tfprune.graph.groups import Exclude
 from tfprune.report import profile
-from tfprune.selection import drop_lowest, score_channels
+from tfprune.selection import check_fraction, drop_lowest, score_channels
 from tfprune.shrink import shrink
 
 Ranking = Literal["local", "global", "structure"]
@@ -67,8 +68,8 @@ def prune_channels(
 ) -> keras.Model:
     """Remove the least important channels of a model, and return a smaller, plain Keras model.
 
-    No training and no data: expect a loss of accuracy, of which `tfprune.recalibrate` often recovers most and
-    fine-tuning the rest. The model itself is not changed.
+    No training and no data: expect a loss of accuracy. `tfprune.recalibrate` recovers a part of it on inputs like those
+    of training, and fine-tuning most. The model itself is not changed.
 
     Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, https://arxiv.org/abs/1608.08710
 
@@ -86,7 +87,7 @@ def prune_channels(
         A new model.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model, or an argument has another type.
         ValueError: If an argument is out of range, nothing can be pruned, or the target is out of reach; the message
             then says how far it can go.
 
@@ -102,8 +103,10 @@ def prune_channels(
     """
     if (ratio is None) == (target is None):
         raise ValueError(f"Give either ratio or target. Received: ratio={ratio!r}, target={target!r}.")
-    if ratio is not None and not 0 <= ratio < 1:
-        raise ValueError(f"ratio is the fraction of channels to remove, in [0, 1). Received: {ratio!r}.")
+    if ratio is not None:
+        check_fraction("ratio", ratio)
+    if target is not None and not isinstance(target, Budget):
+        raise TypeError(f"target must be a Budget, such as tfprune.Budget(macs=0.5). Received: {target!r}.")
     if ranking not in ("local", "global", "structure"):
         raise ValueError(f"ranking must be 'local', 'global' or 'structure'. Received: {ranking!r}.")
     analysis = analyse(model, exclude)
@@ -122,7 +125,15 @@ def prune_channels(
 
     if target is None:
         assert ratio is not None
-        return prune(ratio)
+        small = prune(ratio)
+        if ratio > 0 and small.count_params() == model.count_params():
+            widest = max(group.size for group in groups.free)
+            warnings.warn(
+                f"At a ratio of {ratio:g} no channel goes: the widest group has {widest} channels, counts are rounded "
+                f"down, and {granularity} allows no more. Use a ratio of at least {1 / widest:.3g}.",
+                stacklevel=2,
+            )
+        return small
     return _meet(model, target, prune)
 
 

@@ -1,12 +1,13 @@
-"""Measure BatchNormalization statistics anew: no training, and often most of what pruning lost."""
+"""Measure BatchNormalization statistics anew, on data and without training."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from tfprune.graph import is_graph
+from tfprune.graph import check_built, is_graph
 
 
 def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None:
@@ -22,12 +23,13 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     Args:
         model: A built Keras model.
         data: Inputs as for training, some hundreds or thousands: an array, a dict of arrays, a tuple (x, y) of which x
-            is used, or an iterable of batches (of x, or of tuples that start with x) such as a `tf.data.Dataset`.
+            is used, or an iterable of batches (of x, or of tuples that start with x) such as a finite
+            `tf.data.Dataset`.
         batch_size: Samples per batch, for arrays.
 
     Raises:
-        TypeError: If the data has another form.
-        ValueError: If the data is empty, or the model has no BatchNormalization layer.
+        TypeError: If `model` is not a Keras 3 model, or the data has another form.
+        ValueError: If the model is not built or has no BatchNormalization layer, or the data is empty or endless.
 
         Whatever is raised, also by the data itself, leaves the model unchanged.
 
@@ -38,6 +40,7 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     >>> model.layers[0].moving_mean.numpy(), model.layers[0].moving_variance.numpy()
     (array([2.], dtype=float32), array([1.], dtype=float32))
     """
+    check_built(model)
     layers = [layer for layer in _all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:
         raise ValueError(f"{model.name!r} has no BatchNormalization layer, so there is nothing to recalibrate.")
@@ -45,15 +48,15 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     state = [(variable, variable.numpy()) for variable in model.variables if not variable.trainable]
     statistics = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
     totals = [np.zeros(variable.shape, np.float64) for variable in statistics]
-    # A model made from a list of one input warns when it is given the tensor alone.
-    takes_list = is_graph(model) and isinstance(model.input, (list, tuple)) and len(model.input) == 1
+    # A model that was made from a list of one input warns when it is given the tensor alone.
+    in_list = is_graph(model) and not isinstance(model, keras.Sequential) and isinstance(model.input, (list, tuple))
     count = 0
     try:
         for layer in layers:
             layer.trainable, layer.momentum = True, 0.0  # the moving statistics become those of the batch
         for batch in _batches(data, batch_size):
             samples = len(keras.tree.flatten(batch)[0])
-            model([batch] if takes_list and hasattr(batch, "shape") else batch, training=True)
+            model([batch] if in_list and hasattr(batch, "shape") else batch, training=True)
             count += samples
             for total, variable in zip(totals, statistics, strict=True):
                 total += samples * variable.numpy()
@@ -75,6 +78,8 @@ def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 def _batches(data: Any, batch_size: int) -> Iterator[Any]:
     data = data[0] if isinstance(data, tuple) else data
+    if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("The dataset repeats without end. Use data.take(number_of_batches).")
     if isinstance(data, Mapping) or hasattr(data, "__array__"):
         arrays = keras.tree.map_structure(np.asarray, data)
         for start in range(0, len(keras.tree.flatten(arrays)[0]), batch_size):
@@ -84,5 +89,6 @@ def _batches(data: Any, batch_size: int) -> Iterator[Any]:
             yield batch[0] if isinstance(batch, tuple) else batch
     else:
         raise TypeError(
-            f"data must be an array, a dict of arrays, (x, y) or an iterable of batches. Received: {type(data).__name__}."
+            "data must be an array, a dict of arrays, a tuple (x, y) or an iterable of batches. "
+            f"Received: {type(data).__name__}."
         )

@@ -1,5 +1,6 @@
 """Choose channels of a group by criteria, and turn the choice into masks."""
 
+import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,31 @@ class Stage:
     sparsity: float
 
 
+def check_fraction(name: str, value: float) -> float:
+    """Return `value`, or raise if it is not a fraction in [0, 1).
+
+    Args:
+        name: What the argument is called, for the message.
+        value: What was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is not a number in [0, 1).
+
+    Example:
+
+    >>> check_fraction("ratio", 0.4)
+    0.4
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise ValueError(
+            f"{name} is the fraction of filters to prune, a number in [0, 1). Received: {value!r}. 0.4 prunes 40%."
+        )
+    return value
+
+
 def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.ndarray | None = None) -> np.ndarray:
     """Score the channels of a group by the kernels that make them.
 
@@ -35,13 +61,28 @@ def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.n
 
     Returns:
         One float64 score per channel of the group; infinite for those not asked for.
+
+    Raises:
+        TypeError: If the criterion is not a function.
+        ValueError: If it does not return one score per channel.
     """
+    if not callable(criterion):
+        raise TypeError(
+            "criterion must be a function from (weights, axis) to one score per channel, such as "
+            f"tfprune.criteria.l1_norm. Received: {criterion!r}."
+        )
     among = np.ones(group.size, bool) if among is None else among
     total, times = np.zeros(group.size), np.zeros(group.size)
     for member in group.producers:
         wanted = among[member.channels]
         kernel = np.take(member.variable.numpy(), member.positions[wanted], axis=member.axis)
-        np.add.at(total, member.channels[wanted], criterion(kernel, member.axis))
+        found = np.asarray(criterion(kernel, member.axis))
+        if found.shape != (kernel.shape[member.axis],):
+            raise ValueError(
+                f"The criterion must return one score for each of the {kernel.shape[member.axis]} channels on axis "
+                f"{member.axis} of weights of shape {kernel.shape}. It returned the shape {found.shape}."
+            )
+        np.add.at(total, member.channels[wanted], found)
         np.add.at(times, member.channels[wanted], 1.0)
     scores = np.divide(total, times, out=np.full(group.size, np.inf), where=times > 0)
     scores[zero_channels(group.producers, group.size) & among] = -np.inf

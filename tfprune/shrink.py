@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from tfprune.cloning import compile_objects, rebuild
+from tfprune.cloning import compile_like, duplicate, rebuild
 from tfprune.folding import fold_constants, probe_inputs, run
 from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, functional, is_graph
-from tfprune.graph.liveness import CONSTANT, arrivals, dead_labels
-from tfprune.masking import apply_masks
-from tfprune.selection import channel_masks, zero_channels
+from tfprune.graph.liveness import CONSTANT, arrivals
+from tfprune.selection import zero_channels
 
 RESIDUAL = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 """A larger difference from the masked model, relative to its largest output, is told to the user."""
@@ -47,7 +46,7 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
         model that computes what `call` does at inference, as do layers made of other layers.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model, or `keep` is not a mapping from groups.
         ValueError: If it is not built or cannot be read layer by layer, or `keep` names a foreign or frozen group,
             an index out of range, or no channel at all.
 
@@ -62,29 +61,24 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     """
     if not is_graph(model):
         small = shrink(functional(model), keep, approximate=approximate)
-        return _compile_like(model, small)
+        compile_like(model, small)
+        return small
     analysis = analyse(model, approximate=approximate)
     if keep is not None:
         return _remove_unkept(model, analysis, keep)
-    dead = dead_labels(analysis.trace, analysis.labels)
-    removed = [group.labels[group.keep_one_each(dead[group.labels])] for group in analysis.groups.free]
-    if not any(labels.size for labels in removed):
+    removed = analysis.removable()
+    if not removed.size:
         _warn_nothing_dead(analysis)
-    return _remove(model, analysis, analysis.spare(np.concatenate([np.zeros(0, int), *removed])))
-
-
-def _compile_like(model: keras.Model, small: keras.Model) -> keras.Model:
-    """Compile the functional copy of a subclassed model as the model is."""
-    if model.compiled:
-        with keras.saving.custom_object_scope(compile_objects(model)):
-            small.compile_from_config(model.get_compile_config())
-    return small
+    return _remove(model, analysis, removed)
 
 
 def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.Model:
-    choice = [(group, resolve_keep(analysis.groups, group, keep[group])) for group in keep]
-    own = {_identity(group): group for group in analysis.groups}
-    choice = [(own[_identity(group)], kept) for group, kept in choice]
+    if not isinstance(keep, Mapping):
+        raise TypeError(
+            "keep must map groups of tfprune.channel_groups(model) to the indices that stay. "
+            f"Received: {type(keep).__name__}."
+        )
+    choice = [resolve_keep(analysis.groups, group, indices) for group, indices in keep.items()]
     removed = np.concatenate([np.zeros(0, int), *[group.labels[~kept] for group, kept in choice]])
     if len(analysis.spare(removed)) < len(removed):
         raise ValueError("keep would leave a part of a split or slice without channels. Keep one of each part.")
@@ -92,14 +86,27 @@ def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.
     levels = [
         arrival.level[~alive[arrival.binding.channels]] for arrival in arrivals(analysis.trace, analysis.labels, alive)
     ]
-    if not any((level == CONSTANT).any() for level in levels):
+    if not analysis.trace.approximate and not any((level == CONSTANT).any() for level in levels):
         return rebuild(model, analysis, alive, {})
-    # Masked channels that are not zero: measure their constants on a masked copy.
-    copy = rebuild(model, analysis, analysis.alive(np.zeros(0, int)), {})
-    masks = channel_masks(choice, ("producer", "affine"))
-    paths = {weight.path: twin.path for weight, twin in zip(model.weights, copy.weights, strict=True)}
-    apply_masks(copy, {paths[path]: mask for path, mask in masks.items()})
-    return _remove(copy, analyse(copy, approximate=analysis.trace.approximate), removed)
+    return _remove_from_masked_copy(model, analysis, choice)
+
+
+def _remove_from_masked_copy(
+    model: keras.Model, analysis: Analysis, choice: Sequence[tuple[ChannelGroup, np.ndarray]]
+) -> keras.Model:
+    """Remove channels that are not zero when masked: their constants must be measured first."""
+    copy, twins = duplicate(model, analysis)
+    again = analyse(copy, approximate=analysis.trace.approximate)
+    removed = [np.zeros(0, int)]
+    for group, kept in choice:
+        for member in group.with_role("producer", "affine"):
+            twin, gone = twins[id(member.variable)], member.mark(~kept)
+            value = np.moveaxis(twin.numpy(), member.axis, 0)
+            value[gone] = 0.0
+            twin.assign(np.moveaxis(value, 0, member.axis))
+            # The copy may number its channels in another order.
+            removed.append(again.labels[again.trace.bindings[id(twin), member.axis].channels[gone]])
+    return _remove(copy, again, np.unique(np.concatenate(removed)))
 
 
 def _remove(model: keras.Model, analysis: Analysis, removed: np.ndarray) -> keras.Model:
@@ -112,23 +119,32 @@ def _remove(model: keras.Model, analysis: Analysis, removed: np.ndarray) -> kera
     return small
 
 
-def resolve_keep(groups: ChannelGroups, group: ChannelGroup, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return one bool per channel of a group, from the indices that stay, or raise if they cannot be kept so.
+def resolve_keep(
+    groups: ChannelGroups, group: ChannelGroup, indices: Sequence[int] | np.ndarray
+) -> tuple[ChannelGroup, np.ndarray]:
+    """Find a group among those of the model at hand, and turn the indices that stay into bools, or raise.
 
     Args:
         groups: The groups of the model at hand.
-        group: The group that the indices speak of.
+        group: The group that the indices speak of; from another analysis of the same model.
         indices: Indices of the channels that stay.
 
     Returns:
-        One bool per channel.
+        The model's own group, and one bool per channel.
 
     Raises:
+        TypeError: If it is not a group.
         ValueError: If the group belongs to another model or is frozen, or the indices are empty, repeated, out of
             range, or leave a layer without channels.
     """
-    if _identity(group) not in {_identity(own) for own in groups}:
+    if not isinstance(group, ChannelGroup):
+        raise TypeError(
+            f"keep must map groups of tfprune.channel_groups(model) to the indices that stay. Received: {group!r}."
+        )
+    own = {_identity(each): each for each in groups}
+    if _identity(group) not in own:
         raise ValueError(f"The group {group.name!r} is not one of {groups.model!r}. Use tfprune.channel_groups(model).")
+    group = own[_identity(group)]
     if group.frozen:
         raise ValueError(f"The group {group.name!r} is frozen: {'; '.join(group.frozen)}. Leave it out of keep.")
     kept = np.asarray(indices)
@@ -144,7 +160,7 @@ def resolve_keep(groups: ChannelGroups, group: ChannelGroup, indices: Sequence[i
         raise ValueError(
             f"keep for the group {group.name!r} would leave {empty[0]!r} without channels. Keep one of its own too."
         )
-    return chosen
+    return group, chosen
 
 
 def _identity(group: ChannelGroup) -> tuple[int, int]:

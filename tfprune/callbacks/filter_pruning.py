@@ -1,7 +1,6 @@
 """What all callbacks that prune whole filters share: when they prune, what they zero, and what they log."""
 
 import dataclasses
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -27,6 +26,9 @@ class FilterPruning(keras.callbacks.Callback):
     could never recover. The last pruning also zeroes what carries them (gamma, beta, depthwise kernels), so
     that `tfprune.shrink` can remove them exactly. In hard mode everything is zeroed at the start and held at
     zero in every training step.
+
+    A `fit` that is interrupted (KeyboardInterrupt) never ends: in hard mode the model then goes on holding its masks
+    until a `fit` with a callback of tfprune ends, or the model is compiled with a new optimizer.
 
     The epoch logs receive `sparsity`, the measured fraction of zero weights in the pruned kernels, and
     `pruned_filters`, the number of filters that are zero.
@@ -132,31 +134,6 @@ class FilterPruning(keras.callbacks.Callback):
         size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
         filters = sum(int(zero_channels(group.producers, group.size).sum()) for group in self._groups)
         return zeros / size, filters
-
-
-def check_fraction(name: str, value: float) -> float:
-    """Return `value`, or raise if it is not a fraction in [0, 1).
-
-    Args:
-        name: What the argument is called, for the message.
-        value: What was given.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: If it is not a number in [0, 1).
-
-    Example:
-
-    >>> check_fraction("ratio", 0.4)
-    0.4
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(
-            f"{name} is the fraction of filters to prune, a number in [0, 1): 0.4 prunes 40%. Received: {value!r}."
-        )
-    return value
 
 
 def _check_stages(stages: Sequence[Stage]) -> None:

@@ -1,9 +1,9 @@
 """Soft filter pruning (SFP)."""
 
-from tfprune.callbacks.filter_pruning import FilterPruning, Scope, check_fraction
+from tfprune.callbacks.filter_pruning import FilterPruning, Scope
 from tfprune.criteria import l2_norm
 from tfprune.graph.groups import Exclude
-from tfprune.selection import Stage
+from tfprune.selection import Stage, check_fraction
 
 
 class SoftFilterPruning(FilterPruning):

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.cloning import copy_adapted_state, made_from_config
 from tfprune.export.inputs import Samples, call, input_specs
 
 SIGNATURE = "serving_default"
@@ -64,8 +65,17 @@ def float32_twin(model: keras.Model) -> keras.Model:
     """
     if not uses_half_precision(model):
         return model
-    twin = keras.models.clone_model(model, clone_function=_float32_layer, recursive=True)
+    pairs: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def float32_copy(layer: keras.Layer) -> keras.Layer:
+        copy = made_from_config(layer, _as_float32(layer.get_config())[0])
+        pairs.append((layer, copy))
+        return copy
+
+    twin = keras.models.clone_model(model, clone_function=float32_copy, recursive=True)
     twin.set_weights(model.get_weights())
+    for layer, copy in pairs:
+        copy_adapted_state(layer, copy)
     return twin
 
 
@@ -125,10 +135,6 @@ def _explain(model: keras.Model, quantize: str | None, error: Exception) -> str:
         f"TensorFlow's converter could not convert model {model.name!r} with quantize={quantize!r}: {reason}. "
         "Replace the layer that it names by one that LiteRT has, or try another quantize mode."
     )
-
-
-def _float32_layer(layer: keras.Layer) -> keras.Layer:
-    return type(layer).from_config(_as_float32(layer.get_config())[0])
 
 
 def _as_float32(config: Any) -> tuple[Any, bool]:

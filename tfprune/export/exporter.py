@@ -76,7 +76,7 @@ def export(
     ('int8', (), '50 calibration samples')
     """
     doors = _check_arguments(quantize, calibration, io_dtype, tolerance)
-    check_model(model)
+    model = check_model(model)
     target = check_writable(path, ".tflite")
     samples = None if calibration is None else gather_samples(calibration, model, max_samples)
     content = to_tflite(model, quantize, samples, doors)

@@ -7,41 +7,33 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.graph import check_built, functional
+
 Samples = dict[str, np.ndarray]  # by input name, in the order of `model.inputs`; each (samples, ...)
 
 
-def check_model(model: Any) -> None:
-    """Raise unless `model` is a built Keras 3 model with known inputs.
+def check_model(model: Any) -> keras.Model:
+    """Return a model with known inputs: the user's, or a functional view of a subclassed one.
 
     Args:
         model: What the user gave.
+
+    Returns:
+        The model.
 
     Raises:
         TypeError: If it is not a Keras 3 model.
         ValueError: If it is not built, does not tell its inputs, or an input has an unknown size.
     """
-    if any(kind.__module__.split(".")[0] == "tf_keras" for kind in type(model).__mro__):
-        raise TypeError(
-            "Expected a Keras 3 model. Received: a tf_keras (Keras 2) model. Save its weights, build the same "
-            "model with `keras`, and load them."
-        )
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a Keras 3 model. Received: {type(model).__name__}.")
-    if not model.built:
-        raise ValueError(
-            f"Model {model.name!r} has no weights yet. Call it once on data, or start it with keras.Input(shape)."
-        )
-    if getattr(model, "inputs", None) is None:
-        raise ValueError(
-            f"Model {model.name!r} is a subclassed model, which does not tell the shape of its inputs. Wrap it: "
-            "`inputs = keras.Input(shape); model = keras.Model(inputs, model(inputs))`."
-        )
+    if getattr(check_built(model), "inputs", None) is None:
+        model = functional(model)
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
             raise ValueError(
                 f"Input {tensor.name!r} has the shape {tensor.shape}; a .tflite file for phones needs every size but "
                 "the batch to be known. Build the model with a fixed keras.Input(shape)."
             )
+    return model
 
 
 def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:

@@ -1,14 +1,14 @@
 """Groups of channels that must go together, and what stands in the way of removing them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 from rich.table import Table
 
-from tfprune.graph.liveness import stranded
+from tfprune.graph.liveness import dead_labels, stranded
 from tfprune.graph.record import Binding, Role, Rule, Trace, connected_components
 from tfprune.graph.rules import find_rule
 from tfprune.graph.trace import trace
@@ -98,10 +98,17 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelGroups(Report):
-    """All channel groups of a model, in the order in which data flows; iterable, and printed as a table."""
+    """All channel groups of a model, in the order in which data flows; iterable, and printed as a table.
+
+    Attributes:
+        model: The name of the model.
+        groups: The groups.
+        removable: Labels of the channels that are dead as the weights are now, and that `shrink` removes.
+    """
 
     model: str
     groups: tuple[ChannelGroup, ...]
+    removable: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
     def __iter__(self) -> Iterator[ChannelGroup]:
         return iter(self.groups)
@@ -120,6 +127,7 @@ class ChannelGroups(Report):
             {
                 "name": group.name,
                 "channels": group.size,
+                "channels_after_shrink": int((~np.isin(group.labels, self.removable)).sum()),
                 "made_by": _layer_names(group.producers),
                 "read_by": _layer_names(group.with_role("consumer")),
                 "frozen": list(group.frozen),
@@ -131,14 +139,15 @@ class ChannelGroups(Report):
     def to_table(self) -> Table:
         """Return one row per group."""
         title = f"Channel groups of {self.model}: {len(self.free)} of {len(self)} free"
-        table = new_table(title, ["group", "made by", "read by", "frozen because"], ["channels"])
+        table = new_table(title, ["group", "made by", "read by", "frozen because"], ["channels", "after shrink"])
         for row in self.to_dict()["groups"]:
             lists = [", ".join(row[key]) for key in ("made_by", "read_by")]
-            table.add_row(row["name"], *lists, "; ".join(row["frozen"]) or "-", str(row["channels"]))
+            widths = [str(row[key]) for key in ("channels", "channels_after_shrink")]
+            table.add_row(row["name"], *lists, "; ".join(row["frozen"]) or "-", *widths)
         return table
 
 
-def channel_groups(model: keras.Model, exclude: Exclude = None) -> ChannelGroups:
+def channel_groups(model: keras.Model, exclude: Exclude = None, *, approximate: bool = False) -> ChannelGroups:
     """Find which channels of a model can be removed, which are tied together, and which are frozen and why.
 
     A residual addition ties the channels of all layers that feed it; a concatenation only lines them up. The
@@ -147,12 +156,14 @@ def channel_groups(model: keras.Model, exclude: Exclude = None) -> ChannelGroups
     Reference: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, https://arxiv.org/abs/2301.12900
 
     Args:
-        model: A built Sequential or functional Keras model.
-        exclude: Layers whose channels must all stay: a list of layer objects, or a function from a layer to
-            True for those to leave alone.
+        model: A built Sequential, functional or subclassed Keras model.
+        exclude: Layers whose channels must all stay: a list of layer objects, where a nested model stands for all of
+            its layers, or a function from a layer to True for those to leave alone.
+        approximate: Count channels as free also where a layer mixes them (LayerNormalization, softmax over
+            channels), so that removing some changes the others.
 
     Returns:
-        The groups; printing them shows a table.
+        The groups; printing them shows a table, with the widths before and after `tfprune.shrink`.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
@@ -166,7 +177,8 @@ def channel_groups(model: keras.Model, exclude: Exclude = None) -> ChannelGroups
     >>> [(group.name, group.size, group.frozen) for group in channel_groups(model)]
     [('conv', 16, ()), ('classes', 10, ('model output',))]
     """
-    return analyse(model, exclude).groups
+    analysis = analyse(model, exclude, approximate)
+    return replace(analysis.groups, removable=analysis.removable())
 
 
 @dataclass(frozen=True)
@@ -186,6 +198,12 @@ class Analysis:
     def alive(self, removed: np.ndarray) -> np.ndarray:
         """Return, for every channel number of the trace, whether it stays when these labels are removed."""
         return ~np.isin(self.labels, removed)
+
+    def removable(self) -> np.ndarray:
+        """Return the labels of the channels that are dead and can go; every slice of a variable keeps one."""
+        dead = dead_labels(self.trace, self.labels)
+        removed = [group.labels[group.keep_one_each(dead[group.labels])] for group in self.groups.free]
+        return self.spare(np.concatenate([np.zeros(0, int), *removed]))
 
     def spare(self, removed: np.ndarray) -> np.ndarray:
         """Return these labels without one of each tensor that would be left empty, such as a part of a split."""
@@ -289,7 +307,8 @@ def resolve_exclude(model: keras.Model, exclude: Exclude) -> Callable[[keras.lay
 
     Args:
         model: The model that the layers belong to.
-        exclude: A list of layer objects, a predicate, or `None` for no layer.
+        exclude: A list of layer objects, a predicate, or `None` for no layer. A nested model in the list stands for
+            all of its layers.
 
     Returns:
         A function from a layer to whether it is left alone.
@@ -313,20 +332,25 @@ def resolve_exclude(model: keras.Model, exclude: Exclude) -> Callable[[keras.lay
             "exclude must be a list of layer objects or a function from a layer to bool. "
             f"Received: {exclude!r}. For a layer by name, pass [model.get_layer(name)]."
         )
-    known = {id(layer) for layer in _all_layers(model)}
-    foreign = [layer.name for layer in exclude if id(layer) not in known]
+    paths = list(_layer_paths(model))
+    known = {id(path[-1]) for path in paths}
+    foreign = [x.name for x in exclude if id(x) not in known and not isinstance(x, keras.layers.InputLayer)]
     if foreign:
         raise ValueError(f"exclude holds layers that are not in the model {model.name!r}: {foreign}.")
-    chosen = {id(layer) for layer in exclude}
+    named = {id(layer) for layer in exclude}
+    chosen = {id(path[-1]) for path in paths if named & {id(layer) for layer in path}}
     return lambda layer: id(layer) in chosen
 
 
-def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def _layer_paths(
+    model: keras.Model, outer: tuple[keras.layers.Layer, ...] = ()
+) -> Iterator[tuple[keras.layers.Layer, ...]]:
+    """Every layer that is called, behind the nested models that it lies in."""
     for node in walk(model):
-        yield node.operation
+        yield (*outer, node.operation)
         inner = nested(node)
         if inner is not None:
-            yield from _all_layers(inner)
+            yield from _layer_paths(inner, (*outer, node.operation))
 
 
 def _layer_names(members: tuple[Member, ...]) -> list[str]:

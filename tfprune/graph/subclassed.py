@@ -77,9 +77,11 @@ def _signature(value: Any) -> Any:
 def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | None:
     numbers = itertools.count()
     args, named = keras.tree.map_structure(
-        lambda value: _input(value.shape, value.dtype, f"{layer.name}_input_{next(numbers)}")
-        if isinstance(value, keras.KerasTensor)
-        else value,
+        lambda value: (
+            _input(value.shape, value.dtype, f"{layer.name}_input_{next(numbers)}")
+            if isinstance(value, keras.KerasTensor)
+            else value
+        ),
         (tuple(args), {key: value for key, value in kwargs.items() if key != "training"}),
     )
     inputs = [each for each in keras.tree.flatten((args, named)) if isinstance(each, keras.KerasTensor)]

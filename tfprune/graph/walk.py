@@ -41,6 +41,37 @@ class Node:
         return [tuple(tensor.shape[1:]) for tensor in self.outputs]
 
 
+def check_built(model: Any) -> keras.Model:
+    """Return `model`, or raise if it is not a built Keras 3 model.
+
+    Args:
+        model: What the user gave.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built.
+
+    Example:
+
+    >>> check_built(keras.Sequential([keras.layers.Dense(1)]))
+    Traceback (most recent call last):
+    ...
+    ValueError: The model 'sequential...' is not built, so its weights and shapes are unknown. Call ... first.
+    """
+    if not isinstance(model, keras.Model):
+        hint = " It comes from tf_keras: build or load it with keras (Keras 3)." if _is_tf_keras(model) else ""
+        raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.{hint}")
+    if not model.built or (isinstance(model, keras.Sequential) and not model.layers):
+        raise ValueError(
+            f"The model {model.name!r} is not built, so its weights and shapes are unknown. "
+            "Call model.build(input_shape), such as model.build((None, 32, 32, 3)), or put keras.Input(shape) first."
+        )
+    return model
+
+
 def check_traceable(model: Any) -> keras.Model:
     """Return `model`, or raise if its calls cannot be read.
 
@@ -57,19 +88,10 @@ def check_traceable(model: Any) -> keras.Model:
 
     Example:
 
-    >>> check_traceable(keras.Sequential([keras.layers.Dense(1)]))
-    Traceback (most recent call last):
-    ...
-    ValueError: The model 'sequential...' is not built, so its channels are unknown. Call ... first.
+    >>> check_traceable(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])).built
+    True
     """
-    if not isinstance(model, keras.Model):
-        hint = " It comes from tf_keras: build or load it with keras (Keras 3)." if _is_tf_keras(model) else ""
-        raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.{hint}")
-    if not model.built or (isinstance(model, keras.Sequential) and not model.layers):
-        raise ValueError(
-            f"The model {model.name!r} is not built, so its channels are unknown. "
-            "Call model.build(input_shape), or put keras.Input(shape) first."
-        )
+    check_built(model)
     if not is_graph(model):
         model_view(model)
     return model

@@ -75,12 +75,12 @@ class Profile(Report):
 def profile(model: keras.Model) -> Profile:
     """Count parameters, nonzeros and multiply-accumulate operations (MACs) of every layer.
 
-    A shared layer counts its weights once and its operations for every call. MACs are those of convolutions and
-    dense layers for one sample; additions, activations and normalization (which folds into the layer before
-    it on the phone) count as zero.
+    A shared layer counts its weights once and its operations for every call. MACs are those of convolutions, dense,
+    recurrent and attention layers for one sample; additions, activations and normalization (which folds into the
+    layer before it on the phone) count as zero, and so do layers of your own and `keras.ops`.
 
     Args:
-        model: A built Sequential or functional Keras model with a fixed input shape.
+        model: A built Sequential, functional or subclassed Keras model with a fixed input shape.
 
     Returns:
         One row per layer and the sums; printing it shows a table.

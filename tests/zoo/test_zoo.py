@@ -1,0 +1,57 @@
+"""Published networks, half of their channels removed: all forty with `-m zoo`, small and unlike ones always."""
+
+import keras
+import numpy as np
+import pytest
+import zoo
+
+import tfprune
+
+FAST = [
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "EfficientNetV2B0",
+    "InceptionV3",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "NASNetMobile",
+    "ResNet50",
+    "VGG16",
+    "Xception",
+]
+
+
+def test_there_are_forty_networks():
+    assert len(zoo.NETWORKS) == 40
+    assert set(FAST) <= set(zoo.NETWORKS)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_half_of_a_network_equals_the_masked_one(name, tmp_path):
+    model = zoo.build(name)
+    kept = {group.name: int(keep.sum()) for group, keep in zoo.halve(model).items()}
+    images = np.random.default_rng(1).uniform(0, 255, (4, *model.input_shape[1:])).astype("float32")
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
+        tfprune.recalibrate(model, images)  # masked layers feed on other statistics; without this the signal dies
+    small = tfprune.shrink(model)
+    expected, found = model(images[:2], training=False).numpy(), small(images[:2], training=False).numpy()
+    # The outputs of a deep network without normalization hardly vary: compare with how much they do.
+    difference, spread = np.abs(expected - found).max(), np.abs(expected[0] - expected[1]).max()
+    assert spread > 1e-4 * np.abs(expected).max()
+    assert difference < min(zoo.TOLERANCE * np.abs(expected).max(), 0.01 * spread)
+    assert {group.name: group.size for group in tfprune.channel_groups(small).free} == kept
+    assert small.count_params() < 0.65 * model.count_params()
+    assert zoo.saves(small, tmp_path / "small.keras", images[:2], found)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_a_network_prunes_saves_converts_and_trains(name):
+    row = zoo.check(name)
+    assert row["relative_error"] < zoo.TOLERANCE
+    assert row["output_spread"] > 1e-4
+    assert row["parameters"][1] < 0.65 * row["parameters"][0]
+    assert row["macs"][1] < 0.65 * row["macs"][0]
+    assert row["free_channels"] >= (0.75 if name.startswith("ConvNeXt") else 0.9)
+    assert (row["saves"], row["converts"], row["trains"]) == (True, True, True)
