@@ -4,15 +4,15 @@ import math
 
 from keras import ops
 
-from strategies.builder import L
+from strategies.builder import WAKING, L
 
 MAX_WIDTH, MAX_SIZE = 8, 8
 
 
 def convolve(b, x):
     width, channels, kernel_size = b.width(), x.shape[-1], b.kernel_size(x)
-    groups = b.pick([g for g in ((1, 2, 4) if b.chance(4) else (1,)) if channels % g == 0 and width % g == 0])
-    if b.chance(8) and channels > 1:  # one filter, or several, for each channel
+    groups = b.pick([g for g in ((1, 2, 4) if b.chance(10) else (1,)) if channels % g == 0 and width % g == 0])
+    if b.chance(20) and channels > 1:  # one filter, or several, for each channel
         groups, width = channels, channels * b.pick([1, 2] if channels <= 4 else [1])
     padding = b.padding(x, kernel_size)
     strides = b.pick([1, 1, 2])
@@ -20,7 +20,7 @@ def convolve(b, x):
         width, kernel_size, strides, padding, groups=groups, use_bias=b.chance(), activation=b.activation()
     )
     if groups == channels > 1:
-        wakes = layer.activation.__name__ in ("sigmoid", "softplus", "hard_sigmoid")
+        wakes = layer.activation.__name__ in WAKING
         return b.through(layer, x, wakes=wakes)
     return b.make(layer, x)
 
@@ -124,7 +124,7 @@ def over_rows(b, x):
     )
     if isinstance(inner, (L.BatchNormalization, L.ReLU)):
         return b.through(L.TimeDistributed(inner), x)
-    wakes = getattr(inner.activation, "__name__", None) in ("sigmoid", "softplus", "hard_sigmoid")
+    wakes = inner.activation.__name__ in WAKING
     return b.note(L.TimeDistributed(inner)(x), wakes=wakes)
 
 

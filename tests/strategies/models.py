@@ -5,7 +5,7 @@ from helpers_graph import randomize
 from hypothesis import strategies as st
 
 from strategies import anywhere, maps, sequences
-from strategies.builder import Builder, L
+from strategies.builder import WAKING, Builder, L
 
 STEPS = {3: maps.STEPS, 2: sequences.STEPS, 1: sequences.VECTOR_STEPS}
 
@@ -68,6 +68,12 @@ def grow(b, steps):
     ]
 
 
+def read_constants(b):
+    """Begin with a convolution whose masked channels are constants, and one that reads them."""
+    b.tensors.append(b.note(L.Conv2D(4, 1, activation=b.pick(WAKING))(b.read(b.inputs[0])), wakes=True))
+    b.add(L.Conv2D(4, 3, padding=b.pick(["same", "valid"]))(b.tensors[-1]))
+
+
 def finish(b):
     """Read every tensor that nothing reads yet, in one output or several."""
     ends, outputs = [], []
@@ -87,8 +93,10 @@ def finish(b):
 STEPS_TO_VECTOR = {3: maps.to_vector, 2: sequences.to_vector}
 
 
-def draw_model(draw, max_steps=8, pad_constants=False):
+def draw_model(draw, max_steps=7, pad_constants=False):
     """Draw a model from the layers that tfprune knows, with random weights.
+
+    Masked and shrunken models are equal, unless `pad_constants` lets zero-padded layers read constants.
 
     A function of `data.draw` and not a strategy: Keras uses `random`, which Hypothesis forbids inside strategies.
     """
@@ -97,6 +105,8 @@ def draw_model(draw, max_steps=8, pad_constants=False):
     if draw(st.integers(0, 3)) == 0:
         shapes.append(draw(st.sampled_from([(6, 6, 2), (5, 3), (4,)])))
     b = Builder(draw, [keras.Input(shape) for shape in shapes], pad_constants=pad_constants)
+    if pad_constants:
+        read_constants(b)
     grow(b, draw(st.integers(3, max_steps)))
     model = keras.Model(b.inputs if len(b.inputs) > 1 else b.inputs[0], finish(b))
     if len(b.inputs) == 1 and b.chance(10):

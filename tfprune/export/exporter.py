@@ -50,7 +50,7 @@ def export(
         io_dtype: dtype of float inputs and outputs of an int8 file: `"int8"` (the default), `"uint8"` (asked for
             by MediaPipe Tasks) or `"float32"` (asked for by LiteRT.js). Other modes: `"float32"` only.
         tolerance: Largest RMS error relative to the standard deviation of the outputs. None for the mode's
-            default: 1e-4 for float, 5e-3 for float16, 0.1 for dynamic, 0.25 for int8; at least 0.05 for a model in
+            default: 2e-3 for float, 5e-3 for float16, 0.1 for dynamic, 0.25 for int8; at least 0.05 for a model in
             half precision.
         max_samples: Use at most this many calibration samples: evenly spread over arrays, the first ones of
             a dataset (shuffle it if it is sorted by class).

@@ -11,10 +11,11 @@ from tfprune.runtime import TFLiteModel
 
 # Largest relative RMS error by mode. Measured on seven small networks (MLPs, convolutional nets with and without
 # residuals, swish/gelu/LayerNormalization, a regression and an autoencoder; untrained, and trained on MNIST-5k),
-# worst honest file: float 2e-6, float16 9e-4, dynamic 0.027 (it also quantises activations, at run time),
+# worst honest file: float 2e-6 (5e-4 on a random InceptionV3, whose
+# depth multiplies rounding), float16 9e-4, dynamic 0.027 (it also quantises activations, at run time),
 # int8 0.098. Broken files (other weights, calibration data scaled by 255 either way) start at 0.97. Between
 # the two, nearer to the honest side, and with room for deeper networks:
-TOLERANCES: dict[str | None, float] = {None: 1e-4, "float16": 5e-3, "dynamic": 0.1, "int8": 0.25}
+TOLERANCES: dict[str | None, float] = {None: 2e-3, "float16": 5e-3, "dynamic": 0.1, "int8": 0.25}
 
 # A Keras model that computes in half precision differs from its float32 file by its own rounding.
 HALF_PRECISION_TOLERANCE = 0.05
