@@ -1,5 +1,6 @@
 """A smaller copy of a model: its layers made anew from edited configs, with the weights that stay."""
 
+import inspect
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -192,7 +193,8 @@ def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Sh
         view = keras.Model(model.input, model.output, name=model.name)
         packed = keras.tree.pack_sequence_as(model.input, inputs)
         clone = keras.models.clone_model(view, packed, clone_function=call_of)
-        if type(model) is not type(view):
+        # A subclass whose constructor takes something else is made of the layers that it once made itself.
+        if inspect.getfullargspec(type(model).__init__) == inspect.getfullargspec(type(view).__init__):
             clone = type(model)(clone.input, clone.output, name=model.name)
     if not model.trainable:  # its layers know, but the flag of a nested model itself is not in its config
         clone.trainable = False

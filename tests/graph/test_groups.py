@@ -246,6 +246,7 @@ def test_printed_and_as_dict():
     assert groups.to_dict()["groups"][0] == {
         "name": "stem",
         "channels": 5,
+        "channels_after_shrink": 5,
         "made_by": ["stem", "branch"],
         "read_by": ["branch", "head"],
         "frozen": [],

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import assert_shrinks_exactly, frozen_reasons, macs_of, randomize
 
 import tfprune
-from tests.helpers import assert_shrinks_exactly, frozen_reasons, macs_of, randomize
 from tfprune.graph.rules.dense import Axes, parse_equation
 
 layers = keras.layers

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import assert_shrinks_exactly, frozen_reasons, outputs_of, random_inputs, randomize
 
 import tfprune
-from tests.helpers import assert_shrinks_exactly, frozen_reasons, outputs_of, random_inputs, randomize
 from tfprune.graph import analyse, channel_groups
 from tfprune.masking import apply_masks
 from tfprune.selection import channel_masks

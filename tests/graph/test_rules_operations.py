@@ -1,9 +1,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers_graph import arrays, compare, frozen_reasons, randomize, shrunken_equals_masked
 from keras import ops
 
-from tests.helpers_graph import arrays, compare, frozen_reasons, randomize, shrunken_equals_masked
 from tfprune.shrink import shrink
 
 L = keras.layers

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import assert_shrinks_exactly, frozen_reasons, macs_of, randomize
 
 import tfprune
-from tests.helpers import assert_shrinks_exactly, frozen_reasons, macs_of, randomize
 from tfprune.graph import channel_groups
 from tfprune.masking import apply_masks
 from tfprune.selection import channel_masks

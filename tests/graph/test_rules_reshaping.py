@@ -1,8 +1,8 @@
 import keras
 import pytest
+from helpers_graph import frozen_reasons, randomize, shrunken_equals_masked
 from keras import ops
 
-from tests.helpers_graph import frozen_reasons, randomize, shrunken_equals_masked
 from tfprune.graph import channel_groups
 
 L = keras.layers

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import assert_shrinks_exactly, frozen_reasons, macs_of
 
 import tfprune
-from tests.helpers import assert_shrinks_exactly, frozen_reasons, macs_of
 from tfprune.graph import channel_groups
 
 layers = keras.layers

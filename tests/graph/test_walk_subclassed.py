@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 import pytest
+from helpers_graph import arrays, compare, frozen_reasons, randomize, shrunken_equals_masked
 from keras import ops
 
 import tfprune
-from tests.helpers_graph import arrays, compare, frozen_reasons, randomize, shrunken_equals_masked
 from tfprune.graph import channel_groups, functional, nested, walk
 from tfprune.report.profile import profile
 from tfprune.shrink import shrink
