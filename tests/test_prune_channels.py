@@ -113,6 +113,7 @@ class TestRankings:
             assert 0.0 not in survivors(small, "first"), ranking
 
 
+@pytest.mark.filterwarnings("ignore:At a ratio")
 class TestCounts:
     @pytest.mark.parametrize(("ratio", "width"), [(0.0, 10), (0.09, 10), (0.1, 9), (0.29, 8), (0.3, 7), (0.99, 1)])
     def test_the_product_is_rounded_down(self, ratio, width):
@@ -225,6 +226,7 @@ def sizes(model):
     return {"parameters": found.parameters, "macs": found.macs, "file_bytes": 4 * found.parameters}
 
 
+@pytest.mark.filterwarnings("ignore:At a ratio")
 class TestBudgets:
     @pytest.mark.parametrize(
         ("kind", "ranking", "fraction"),

@@ -115,10 +115,10 @@ def prune_channels(
         raise ValueError(f"No channel of {model.name!r} can be removed.\n{groups}")
     scores = [score_channels(group, criterion) for group in groups.free]
     pools = _pools(groups.free, ranking)
-    granularity = granularity or Channel()
+    counts = granularity or Channel()
 
     def prune(fraction: float) -> keras.Model:
-        kept = _choose(scores, pools, fraction, granularity)
+        kept = _choose(scores, pools, fraction, counts)
         chosen = [group.labels[~keep] for group, keep in zip(groups.free, kept, strict=True)]
         removed = analysis.spare(np.concatenate(chosen))  # a part of a split keeps one channel
         return shrink(model, {group: np.flatnonzero(~np.isin(group.labels, removed)) for group in groups.free})
@@ -126,11 +126,11 @@ def prune_channels(
     if target is None:
         assert ratio is not None
         small = prune(ratio)
-        if ratio > 0 and small.count_params() == model.count_params():
+        if ratio > 0 and granularity is None and small.count_params() == model.count_params():
             widest = max(group.size for group in groups.free)
             warnings.warn(
-                f"At a ratio of {ratio:g} no channel goes: the widest group has {widest} channels, counts are rounded "
-                f"down, and {granularity} allows no more. Use a ratio of at least {1 / widest:.3g}.",
+                f"At a ratio of {ratio:g} no channel goes: the widest group has {widest} channels, and counts are "
+                f"rounded down. Use a ratio of at least {1 / widest:.3g}.",
                 stacklevel=2,
             )
         return small

@@ -156,14 +156,13 @@ class Subclassed(keras.Model):
 
 def test_models_that_cannot_be_exported_say_why(tmp_path):
     path = tmp_path / "model.tflite"
-    with pytest.raises(TypeError, match=r"Expected a Keras 3 model. Received: str\."):
+    with pytest.raises(TypeError, match=r"Expected a Keras 3 model .*Received: str\."):
         export("model.keras", path)
-    with pytest.raises(ValueError, match="has no weights yet"):
+    with pytest.raises(ValueError, match="is not built"):
         export(keras.Sequential([keras.layers.Dense(2)]), path)
     subclassed = Subclassed()
     subclassed(np.zeros((1, 3), np.float32))
-    with pytest.raises(ValueError, match=r"does not tell the shape of its inputs\. Wrap it"):
-        export(subclassed, path)
+    assert export(subclassed, path).file_bytes
     inputs = keras.Input((3,))
     assert export(keras.Model(inputs, subclassed(inputs)), path).file_bytes
     with pytest.raises(ValueError, match="every size but the batch"):
@@ -172,7 +171,7 @@ def test_models_that_cannot_be_exported_say_why(tmp_path):
 
 def test_tf_keras_models_are_refused(tmp_path):
     legacy = type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})()
-    with pytest.raises(TypeError, match="Received: a tf_keras"):
+    with pytest.raises(TypeError, match="comes from tf_keras"):
         export(legacy, tmp_path / "model.tflite")
 
 
