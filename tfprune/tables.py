@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from rich.table import Table
 from tfprune.files import write_atomically
 
 
-class Report:
+class Report(ABC):
     """Base of the frozen dataclasses that tfprune returns: `print` shows a table, `save` writes JSON."""
 
+    @abstractmethod
     def to_table(self) -> Table:
         """Return the report as a `rich.table.Table`."""
-        raise NotImplementedError(f"{type(self).__name__} must define to_table().")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain Python values, ready for JSON."""
