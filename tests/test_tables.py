@@ -44,5 +44,5 @@ def test_a_report_must_say_how_it_prints():
     class Silent(Report):
         pass
 
-    with pytest.raises(TypeError, match="abstract.*to_table"):
+    with pytest.raises(TypeError, match=r"abstract.*to_table"):
         str(Silent())
