@@ -9,9 +9,8 @@ import numpy as np
 from tfprune.criteria import ChannelCriterion
 from tfprune.granularity import Channel, prune_lowest
 from tfprune.graph import ChannelGroup, Member, Role
+from tfprune.graph.liveness import nonzero_slices
 from tfprune.masking import Masks
-
-_EXACT = Channel()
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.n
     return scores
 
 
-def select_channels(group: ChannelGroup, stages: Sequence[Stage], granularity: Channel = _EXACT) -> np.ndarray:
+def select_channels(group: ChannelGroup, stages: Sequence[Stage]) -> np.ndarray:
     """Choose the channels of a group that stay, stage by stage, each among those that the last one left.
 
     Channels that are zero already go first, so pruning again at the same sparsity changes nothing.
@@ -100,7 +99,6 @@ def select_channels(group: ChannelGroup, stages: Sequence[Stage], granularity: C
     Args:
         group: The channel group.
         stages: The criteria and the fraction of all channels that goes by each.
-        granularity: How counts are rounded.
 
     Returns:
         One bool per channel, True for those that stay; exactly the sum of the stages' counts is False.
@@ -108,7 +106,7 @@ def select_channels(group: ChannelGroup, stages: Sequence[Stage], granularity: C
     keep = np.ones(group.size, bool)
     for stage in stages:
         scores = score_channels(group, stage.criterion, keep)
-        keep &= drop_lowest(scores, granularity.count(group.size, stage.sparsity), among=keep)
+        keep &= drop_lowest(scores, Channel().count(group.size, stage.sparsity), among=keep)
     return keep
 
 
@@ -140,9 +138,7 @@ def zero_channels(members: Iterable[Member], size: int) -> np.ndarray:
     """
     alive = np.zeros(size, bool)
     for member in members:
-        values = member.variable.numpy()
-        other_axes = tuple(axis for axis in range(values.ndim) if axis != member.axis)
-        np.logical_or.at(alive, member.channels, (values != 0).any(axis=other_axes)[member.positions])
+        np.logical_or.at(alive, member.channels, nonzero_slices(member.variable, member.axis)[member.positions])
     return ~alive
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from tfprune.graph.record import Binding, Call, Trace
@@ -169,6 +170,23 @@ def _nonzero_slices(binding: Binding, alive: np.ndarray | None) -> np.ndarray:
         stays = alive[binding.channels]
     if not stays.any():
         return stays
-    values = binding.variable.numpy()
-    other_axes = tuple(axis for axis in range(values.ndim) if axis != binding.axis)
-    return stays & (values != 0).any(axis=other_axes)
+    return stays & nonzero_slices(binding.variable, binding.axis)
+
+
+def nonzero_slices(variable: keras.Variable, axis: int) -> np.ndarray:
+    """Return for each position on an axis of a variable whether its slice holds anything but zeros.
+
+    Args:
+        variable: The variable.
+        axis: The axis.
+
+    Returns:
+        One bool per position.
+
+    Example:
+
+    >>> nonzero_slices(keras.Variable([[0.0, 1.0], [0.0, 0.0]]), axis=1)
+    array([False,  True])
+    """
+    values = variable.numpy()
+    return (values != 0).any(axis=tuple(other for other in range(values.ndim) if other != axis))
