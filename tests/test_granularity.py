@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.granularity import Channel, prune_lowest
+from tfprune.granularity import Block, Channel, NofM, Unstructured, floor_share, prune_lowest
 
 PERCENT = st.integers(0, 999).map(lambda thousandths: thousandths / 1000)
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=40).map(lambda values: np.array(values, float))
@@ -70,6 +70,150 @@ def test_any_shape_and_infinite_scores():
     assert prune_lowest(scores, 1).tolist() == [[True, True], [True, False]]
 
 
+@given(SCORES, st.data())
+def test_prune_lowest_is_a_stable_sort_with_infinities_and_signed_zeros(scores, data):
+    scores = np.choose((scores + 3).astype(int), [-np.inf, -1.0, -0.0, 0.0, 0.0, 2.0, np.inf])
+    count = data.draw(st.integers(0, scores.size))
+    latest_first = scores.size - 1 - np.argsort(scores[::-1], kind="stable")
+    assert set(np.flatnonzero(~prune_lowest(scores, count))) == set(latest_first[:count])
+
+
+def test_prune_lowest_of_nothing_and_of_integers():
+    assert prune_lowest(np.empty((0, 3)), 0).shape == (0, 3)
+    assert prune_lowest(np.array([2, 1, 1]), 2).tolist() == [True, False, False]
+
+
 def test_nan_has_no_rank():
     with pytest.raises(ValueError, match=r"scores are NaN.*clipnorm"):
         Channel().mask(np.array([1.0, np.nan]), 0.5)
+
+
+KERNELS = (
+    st.lists(st.integers(1, 9), min_size=2, max_size=4)
+    .map(tuple)
+    .flatmap(
+        lambda shape: st.integers(0, 2**32 - 1).map(
+            lambda seed: np.random.default_rng(seed).integers(-3, 4, shape).astype("float32")
+        )
+    )
+)
+AXES = st.sampled_from([-2, -1])
+
+
+@given(st.integers(0, 10**6), PERCENT)
+def test_floor_share_is_the_exact_product_rounded_down(size, fraction):
+    assert floor_share(size, fraction) == math.floor(size * Fraction(str(fraction)))
+
+
+@given(KERNELS, PERCENT, AXES)
+def test_unstructured_is_an_exact_count_of_weights(scores, sparsity, axis):
+    keep = Unstructured().mask(scores, sparsity, axis)
+    assert (~keep).sum() == floor_share(scores.size, sparsity)
+    assert np.array_equal(keep, prune_lowest(scores, floor_share(scores.size, sparsity)))
+
+
+def test_weights_that_must_stay_stay():
+    scores = np.array([[np.inf, 1.0], [np.inf, np.inf]])
+    assert Unstructured().mask(scores, 0.75).tolist() == [[True, False], [True, True]]
+    assert Block((1, 2)).mask(scores, 0.9).tolist() == [[True, True], [True, True]]
+    assert NofM(1, 2).mask(scores, 0.5).tolist() == [[True, False], [True, True]]
+
+
+def test_blocks_by_hand():
+    scores = np.array([[1.0, 2.0, 9.0], [3.0, 4.0, 1.0], [7.0, 5.0, 6.0]])
+    assert Block((2, 2)).units(scores).tolist() == [[2.5, 5.0], [6.0, 6.0]]
+    assert Block((2, 2)).mask(scores, 0.5).tolist() == [[False, False, False]] * 2 + [[True, True, True]]
+    assert Block((3, 1)).units(scores).tolist() == [[11 / 3, 11 / 3, 16 / 3]]
+    assert Block((3, 1)).units(scores, axis=-1).tolist() == [[4.0], [8 / 3], [6.0]]
+    assert Block((5, 7)).units(scores).shape == (1, 1)
+
+
+@given(KERNELS, PERCENT, AXES, st.tuples(st.integers(1, 5), st.integers(1, 5)))
+def test_blocks_are_the_naive_loop(scores, sparsity, axis, shape):
+    block = Block(shape)
+    rows, columns = shape if axis == -2 else shape[::-1]
+    height, width = scores.shape[-2:]
+    corners = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
+    units = np.stack([scores[..., y : y + rows, x : x + columns].mean((-2, -1), np.float64) for y, x in corners], -1)
+    found = block.units(scores, axis)
+    assert found.ndim == scores.ndim
+    assert np.allclose(found.reshape(units.shape), units)
+    keep = block.mask(scores, sparsity, axis)
+    whole = np.stack([keep[..., y : y + rows, x : x + columns].all((-2, -1)) for y, x in corners], -1)
+    some = np.stack([keep[..., y : y + rows, x : x + columns].any((-2, -1)) for y, x in corners], -1)
+    assert np.array_equal(whole, some)
+    assert (~whole).sum() == floor_share(whole.size, sparsity)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, -1), (4,), (1, 2, 3), 4, (1.5, 2), None])
+def test_block_shapes_that_mean_nothing_are_refused(shape):
+    with pytest.raises(ValueError, match=r"two integers of at least 1, such as \(4, 1\)"):
+        Block(shape)
+
+
+def test_blocks_need_an_input_and_an_output_axis():
+    with pytest.raises(ValueError, match=r"Blocks lie in the last two axes.*\(8,\).*Unstructured"):
+        Block((4, 1)).mask(np.ones(8), 0.5)
+    with pytest.raises(ValueError, match="axis=0"):
+        Block((4, 1)).mask(np.ones((8, 8)), 0.5, axis=0)
+
+
+def test_n_of_m_by_hand():
+    scores = np.array([[0.1, 0.4], [0.3, 0.4], [0.2, 0.4], [0.4, 0.4], [0.0, 9.0]])
+    inf = np.inf
+    assert NofM(2, 4).units(scores).tolist() == [[0.1, inf], [inf, inf], [0.2, 0.4], [inf, 0.4], [inf, inf]]
+    assert NofM(2, 3).units(scores).tolist() == [[0.1, inf], [inf, inf], [inf, 0.4], [inf, inf], [inf, inf]]
+    assert (~NofM(2, 4).mask(scores, 0.25)).sum() == 2
+    assert NofM(2, 4).mask(scores, 0.5).sum() == 6
+
+
+@st.composite
+def patterns(draw):
+    m = draw(st.integers(2, 6))
+    return NofM(draw(st.integers(1, m - 1)), m)
+
+
+@given(KERNELS, AXES, patterns())
+def test_n_of_m_holds_at_its_own_sparsity(scores, axis, pattern):
+    keep = np.moveaxis(pattern.mask(scores, 1 - pattern.n / pattern.m, axis), axis, -1)
+    inputs = np.moveaxis(scores, axis, -1)
+    for start in range(0, keep.shape[-1], pattern.m):
+        group, values = keep[..., start : start + pattern.m], inputs[..., start : start + pattern.m]
+        assert (group.sum(-1) == min(pattern.n, group.shape[-1])).all()
+        for kept, row in zip(group.reshape(-1, group.shape[-1]), values.reshape(-1, group.shape[-1]), strict=True):
+            assert np.array_equal(kept, prune_lowest(row, row.size - kept.sum()))
+
+
+@given(KERNELS, AXES, patterns(), PERCENT)
+def test_n_of_m_below_its_sparsity_prunes_only_candidates(scores, axis, pattern, part):
+    sparsity = part * (1 - pattern.n / pattern.m)
+    keep, whole = pattern.mask(scores, sparsity, axis), pattern.mask(scores, 1 - pattern.n / pattern.m, axis)
+    assert (keep >= whole).all()
+    assert (~keep).sum() == min(floor_share(scores.size, sparsity), (~whole).sum())
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 4), (4, 4), (5, 4), (-1, 2), (0, 0)])
+def test_patterns_that_mean_nothing_are_refused(n, m):
+    with pytest.raises(ValueError, match=f"0 < n < m.*Received: n={n}, m={m}"):
+        NofM(n, m)
+
+
+def test_n_of_m_says_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"2 of every 4 stay, so at most 0.5 can.*sparsity=0.6"):
+        NofM(2, 4).mask(np.ones((8, 8)), 0.6)
+    assert NofM(2, 3).mask(np.ones((3, 1)), 1 / 3).sum() == 2
+    with pytest.raises(ValueError, match=r"along the input axis.*\(8,\) and axis=-2"):
+        NofM(2, 4).mask(np.ones(8), 0.5)
+
+
+@pytest.mark.parametrize("granularity", [Unstructured(), Block((2, 2)), NofM(2, 4)])
+def test_every_granularity_refuses_nan_and_a_sparsity_out_of_range(granularity):
+    scores = np.ones((4, 4))
+    for sparsity in (-0.1, math.nan):
+        with pytest.raises(ValueError, match=rf"sparsity must be in \[0, 1\). Received: {sparsity}"):
+            granularity.mask(scores, sparsity)
+    scores[1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"scores are NaN.*clipnorm"):
+        granularity.mask(scores, 0.25)
+    with pytest.raises(ValueError, match=r"sparsity must be in"):
+        Unstructured().mask(scores, 1.0)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from networks import compiled, dense, images, randomize, same, weights_of
 
-from tfprune.masking import HeldMasks, apply_masks, variables_by_path
+from tfprune.masking import HeldMasks, apply_masks, recorded_mask, variables_by_path
 
 L = keras.layers
 
@@ -134,13 +134,40 @@ def test_releasing_writes_the_zeros_once_more():
     assert not masked_values(model, masks).any()
 
 
-def test_a_second_holder_takes_over_and_says_so():
-    model = compiled(randomize(dense()))
-    first = HeldMasks(model, masks_for(model))
-    kernel = model.get_layer("classes").kernel
-    with pytest.warns(UserWarning, match="already holds masks"):
-        second = HeldMasks(model, {kernel.path: np.zeros((4, 3), bool)})
+def test_holders_of_one_fit_hold_together_and_let_go_one_by_one():
+    model = compiled(randomize(dense()), "adam")
+    masks, kernel = masks_for(model), model.get_layer("classes").kernel
+    first = HeldMasks(model, masks)
+    second = HeldMasks(model, {kernel.path: np.zeros((4, 3), bool)})
+    fit(model)
     assert not kernel.numpy().any()
+    assert not masked_values(model, masks).any()
+    first.release()
+    assert "apply" in vars(model.optimizer)
+    fit(model)
+    assert not kernel.numpy().any()
+    second.release()
+    assert "apply" not in vars(model.optimizer)
+
+
+def test_a_weight_lives_where_every_holder_lets_it():
+    model = compiled(randomize(dense()), "adam")
+    kernel = model.get_layer("classes").kernel
+    one, two = np.random.default_rng(0).random((2, 4, 3)) < 0.6
+    holders = [HeldMasks(model, {kernel.path: one}), HeldMasks(model, {kernel.path: two})]
+    fit(model)
+    assert np.array_equal(kernel.numpy() != 0, one & two)
+    assert np.array_equal(recorded_mask(kernel), one & two)
+    for holder in holders:
+        holder.release()
+
+
+def test_what_an_interrupted_fit_left_is_released_with_a_warning():
+    model = compiled(randomize(dense()))
+    first = HeldMasks(model, masks_for(model), run={"epochs": 1})
+    kernel = model.get_layer("classes").kernel
+    with pytest.warns(UserWarning, match="HeldMasks of a fit that was interrupted"):
+        second = HeldMasks(model, {kernel.path: np.zeros((4, 3), bool)}, run={"epochs": 1})
     first.release()  # the first no longer holds anything, and must not let go of the second
     assert "apply" in vars(model.optimizer)
     second.release()

@@ -1,19 +1,17 @@
 """Masks on a live model: masked weights are exactly zero, whatever the optimizer does.
 
 Masks are plain `dict[variable path, bool array]`, False where a weight is pruned. `HeldMasks` keeps them inside
-the compiled training step: for the length of a `fit` it wraps `apply` of the model's own optimizer, so that the
-optimizer sees no gradient of a pruned weight (its momentum stays zero) and the weight is zero after each update,
-also between the steps of `steps_per_execution`. Nothing of it is saved with the model.
+the compiled training step.
 """
 
-import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+
+from tfprune.training_step import Gradients, StepHook, Weight, slots_by_path, updating_optimizer
 
 Masks = dict[str, np.ndarray]
 
@@ -68,12 +66,19 @@ def apply_masks(model: keras.Model, masks: Masks) -> None:
         variable.assign(ops.where(mask, variable, ops.zeros_like(variable)))
 
 
-class HeldMasks:
+class HeldMasks(StepHook):
     """Keep masked weights at zero through every step of the training that follows, until released.
+
+    The optimizer sees no gradient of a masked weight, so that its momentum stays zero, and the weight is zero after
+    each update. Several may hold masks in one `fit`: a weight lives where all of them let it.
+
+    A masked weight is written as -0.0, a living one that happens to be zero as +0.0. Both equal zero everywhere, and
+    so the weights alone tell which are masked: see `recorded_mask`.
 
     Args:
         model: A built and compiled Keras model.
         masks: For each variable path, a bool array of the variable's shape; False where pruned.
+        run: See `StepHook`.
 
     Raises:
         ValueError: If the model is not compiled, or a path or a shape does not fit it.
@@ -90,66 +95,105 @@ class HeldMasks:
     >>> held.release()
     """
 
-    def __init__(self, model: keras.Model, masks: Masks) -> None:
-        if getattr(model, "optimizer", None) is None:
-            raise ValueError(
-                f"The model {model.name!r} is not compiled, so no optimizer trains it. Call model.compile() first."
-            )
+    last = True
+
+    def __init__(self, model: keras.Model, masks: Masks, run: Any = None) -> None:
         matched = _match(model, masks)
         self._model = model
-        self._optimizer = model.optimizer
-        self._masks = masks
-        earlier = getattr(self._optimizer.apply, "__self__", None)
-        if isinstance(earlier, HeldMasks):
-            warnings.warn(
-                f"{model.name!r} already holds masks: from a fit that was interrupted, or from another callback in "
-                "this fit. They are released now; use one callback that holds masks per fit.",
-                stacklevel=2,
-            )
-            earlier.release()
+        self._variables = {variable.path: variable for variable, _ in matched}
+        optimizer = updating_optimizer(model)
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        self._slots = slots_by_path(model)
+        # The moving averages of the weights overwrite them now and then; everything else that the optimizer
+        # remembers of a masked weight stays zero because its gradient does.
+        self._averages = {
+            path: [slot for slot in self._slots.get(path, []) if optimizer.use_ema and slot.path.endswith("_average")]
+            for path in masks
+        }
         with model.distribute_strategy.scope():
             self._held = {
-                variable.path: keras.Variable(mask, dtype=variable.dtype, trainable=False, name="mask")
+                variable.path: keras.Variable(-mask.astype("float32"), dtype=variable.dtype, trainable=False)
                 for variable, mask in matched
             }
-        self._plain_apply = self._optimizer.apply
-        self._optimizer.apply = self._apply
-        model.make_train_function(force=True)  # a step that was compiled before would go on without the masks
-        apply_masks(model, masks)
-        self._clear_slots(matched)
+        super().__init__(model, run)
+        self.masks: Masks = {}
+        self.update(masks)
+
+    def update(self, masks: Masks, fresh: Masks | None = None) -> None:
+        """Hold other masks from now on.
+
+        Args:
+            masks: Some or all of the masks, as before.
+            fresh: By path, True where a weight starts anew: at zero, with nothing remembered by the optimizer.
+        """
+        _match(self._model, masks)
+        for path, mask in masks.items():
+            self.masks[path] = mask
+            self._held[path].assign(-mask.astype("float32"))
+            keep = mask if fresh is None or path not in fresh else mask & ~fresh[path]
+            variable = self._variables[path]
+            values = variable.numpy()
+            variable.assign(np.where(keep, values + values.dtype.type(0), np.where(mask, 0.0, -0.0)))
+            for slot in self._slots.get(path, []):
+                slot.assign(ops.where(keep, slot, ops.full_like(slot, self._initial(slot))))
 
     def release(self) -> None:
         """Write the zeros once more (`use_ema` overwrites weights at the end) and let the optimizer go."""
-        if self._optimizer.apply == self._apply:
-            del self._optimizer.apply
-        self._model.train_function = None  # its trace holds the masks
-        apply_masks(self._model, self._masks)
+        self.detach()
+        self.update(self.masks)
 
-    def _clear_slots(self, matched: list[tuple[keras.Variable, np.ndarray]]) -> None:
-        """Zero what the optimizer remembers of masked weights from an earlier fit: its momentum would live on."""
-        optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
-        masks = {id(variable): mask for variable, mask in matched}
-        # A slot is named after its variable, such as "sgd/dense_kernel_momentum"; the longest name that fits owns it.
-        names = {variable.path.replace("/", "_") + "_": variable for variable in self._model.trainable_variables}
-        for slot in optimizer.variables:
-            fitting = [name for name in names if slot.path.split("/")[-1].startswith(name)]
-            mask = masks.get(id(names[max(fitting, key=len)])) if fitting else None
-            if mask is not None and tuple(slot.shape) == mask.shape:
-                slot.assign(ops.where(mask, slot, ops.zeros_like(slot)))
+    def before_update(self, gradients: Gradients) -> Gradients:
+        """Hide the gradients of masked weights from the optimizer."""
+        return {path: self._masked(path, gradients[path]) for path in self._held if path in gradients}
 
-    def _apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
-        variables = self._model.trainable_variables if trainable_variables is None else list(trainable_variables)
-        self._plain_apply([self._mask(*pair) for pair in zip(grads, variables, strict=True)], variables)
-        for variable in variables:
-            if variable.path in self._held:
-                self._optimizer.assign(variable, self._mask(ops.convert_to_tensor(variable), variable))
+    def after_update(self, weight: Weight) -> list[tuple[keras.Variable, Any]]:
+        """Write the zeros again."""
+        pairs = [(path, variable) for path, variable in self._variables.items()]
+        pairs += [(path, average) for path, averages in self._averages.items() for average in averages]
+        return [(variable, self._masked(path, _positive(variable, weight(variable)))) for path, variable in pairs]
 
-    def _mask(self, value: Any, variable: keras.Variable) -> Any:
-        mask = self._held.get(variable.path)
-        if mask is None or value is None:
-            return value
-        # Not value * mask, since NaN * 0 is NaN; and not where(), which costs twice as much on a CPU.
-        return tf.math.multiply_no_nan(ops.convert_to_tensor(value), ops.convert_to_tensor(mask))
+    def _masked(self, path: str, value: Any) -> Any:
+        # The mask is held as -1 and 0, since -(x * -1) is x, but -(0) is the -0.0 that marks a masked weight.
+        # Not a plain product, since NaN * 0 is NaN; and not where(), which costs more on a CPU.
+        mask = ops.convert_to_tensor(self._held[path])
+        if isinstance(value, tf.IndexedSlices):
+            rows = tf.gather(mask, value.indices)
+            return tf.IndexedSlices(_kill(value.values, rows), value.indices, value.dense_shape)
+        return _kill(value, mask)
+
+    def _initial(self, slot: keras.Variable) -> float:
+        """What the optimizer gives a slot at its start: zero, but for the accumulators of Adagrad and Ftrl."""
+        if slot.path.endswith("_accumulator") and not slot.path.endswith("_gradient_accumulator"):
+            return getattr(updating_optimizer(self._model), "initial_accumulator_value", 0.0)
+        return 0.0
+
+
+def recorded_mask(variable: keras.Variable) -> np.ndarray:
+    """Return which weights a variable says are alive: all but those that `HeldMasks` has written as -0.0.
+
+    Args:
+        variable: A weight of a model, trained in this process or loaded from a file.
+
+    Returns:
+        A bool array of the variable's shape.
+
+    Example:
+
+    >>> recorded_mask(keras.Variable([1.0, 0.0, -0.0]))
+    array([ True,  True, False])
+    """
+    values = variable.numpy()
+    return ~((values == 0) & np.signbit(values))
+
+
+def _kill(value: Any, negative_mask: Any) -> Any:
+    return -tf.math.multiply_no_nan(value, tf.cast(negative_mask, value.dtype))
+
+
+def _positive(variable: keras.Variable, value: Any) -> Any:
+    """A constraint such as NonNeg makes living weights -0.0, which would say that they are masked."""
+    return value if getattr(variable, "constraint", None) is None else tf.where(tf.equal(value, 0), 0.0, value)
 
 
 def _match(model: keras.Model, masks: Masks) -> list[tuple[keras.Variable, np.ndarray]]:

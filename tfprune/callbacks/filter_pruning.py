@@ -76,7 +76,7 @@ class FilterPruning(keras.callbacks.Callback):
         self._epoch = self._pruned_epoch = None
         masks = self._choose(final=self.mode == "hard")
         if self.mode == "hard":
-            self._held = HeldMasks(self.model, masks)
+            self._held = HeldMasks(self.model, masks, self.params)
         else:
             apply_masks(self.model, masks)
 
