@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+import tfprune
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -27,6 +29,15 @@ def test_example_runs_as_printed(tmp_path, monkeypatch, capsys):
     assert names["small"].layers[0].filters == 4
     assert (tmp_path / "model.tflite").exists()
     assert "model.tflite" in capsys.readouterr().out
+
+
+def test_sparsity_example_runs_as_printed(capsys):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(10, "relu"), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    names = {"tfprune": tfprune, "model": model, "x": np.ones((8, 4)), "y": np.ones((8, 2))}
+    exec(re.findall(r"```python\n(.*?)```", README, re.S)[1], names)
+    assert [np.count_nonzero(layer.kernel) for layer in model.layers] == [4, 2]
+    assert "epoch 19" in capsys.readouterr().out
 
 
 def test_links_lead_somewhere():

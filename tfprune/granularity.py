@@ -109,6 +109,11 @@ class Granularity(ABC):
         """
         return kept
 
+    def check_sparsity(self, sparsity: float) -> None:
+        """Raise a ValueError if no kernel could have this sparsity."""
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must be in [0, 1). Received: {sparsity}.")
+
     def mask(self, scores: np.ndarray, sparsity: float, axis: int = -2) -> np.ndarray:
         """Return which weights stay when the fraction `sparsity` of the units goes, rounded down.
 
@@ -123,8 +128,7 @@ class Granularity(ABC):
         Raises:
             ValueError: If a score is NaN, or `sparsity` or the kernel's shape does not fit the granularity.
         """
-        if not 0 <= sparsity < 1:
-            raise ValueError(f"sparsity must be in [0, 1). Received: {sparsity}.")
+        self.check_sparsity(sparsity)
         units = self.units(scores, axis)
         count = min(floor_share(units.size, sparsity), int(np.count_nonzero(units < np.inf)))
         return self.expand(prune_lowest(units, count), scores.shape, axis)
@@ -240,14 +244,14 @@ class NofM(Granularity):
         np.put_along_axis(groups, best, -np.inf, axis=-1)
         return np.moveaxis(-groups.reshape(lowest_first.shape)[..., : inputs_last.shape[-1]], -1, axis)
 
-    def mask(self, scores: np.ndarray, sparsity: float, axis: int = -2) -> np.ndarray:
-        """Return which weights stay; a ValueError if `sparsity` is above the pattern's. See `Granularity.mask`."""
+    def check_sparsity(self, sparsity: float) -> None:
+        """Raise a ValueError if `sparsity` is above the pattern's."""
+        super().check_sparsity(sparsity)
         if sparsity > 1 - self.n / self.m + 1e-9:
             raise ValueError(
                 f"{self.n} of every {self.m} stay, so at most {1 - self.n / self.m:.6g} can be pruned. "
                 f"Received: sparsity={sparsity}. Lower it, or choose another pattern."
             )
-        return super().mask(scores, sparsity, axis)
 
 
 def floor_share(size: int, fraction: float) -> int:

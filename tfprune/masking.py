@@ -11,7 +11,15 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfprune.training_step import Gradients, StepHook, Weight, slots_by_path, updating_optimizer
+from tfprune.training_step import (
+    Gradients,
+    StepHook,
+    TrainingStep,
+    Weight,
+    optimizer_parts,
+    slots_by_path,
+    updating_optimizer,
+)
 
 Masks = dict[str, np.ndarray]
 
@@ -107,10 +115,12 @@ class HeldMasks(StepHook):
         self._slots = slots_by_path(model)
         # The moving averages of the weights overwrite them now and then; everything else that the optimizer
         # remembers of a masked weight stays zero because its gradient does.
+        averaged = any(part.use_ema for part in optimizer_parts(optimizer))
         self._averages = {
-            path: [slot for slot in self._slots.get(path, []) if optimizer.use_ema and slot.path.endswith("_average")]
+            path: [slot for slot in self._slots.get(path, []) if averaged and slot.path.endswith("_average")]
             for path in masks
         }
+        self._initial = _initial_values(optimizer)
         with model.distribute_strategy.scope():
             self._held = {
                 variable.path: keras.Variable(-mask.astype("float32"), dtype=variable.dtype, trainable=False)
@@ -128,20 +138,28 @@ class HeldMasks(StepHook):
             fresh: By path, True where a weight starts anew: at zero, with nothing remembered by the optimizer.
         """
         _match(self._model, masks)
+        others = held_by_others(self._model, self.run, than=self)
         for path, mask in masks.items():
             self.masks[path] = mask
             self._held[path].assign(-mask.astype("float32"))
             keep = mask if fresh is None or path not in fresh else mask & ~fresh[path]
             variable = self._variables[path]
             values = variable.numpy()
-            variable.assign(np.where(keep, values + values.dtype.type(0), np.where(mask, 0.0, -0.0)))
+            zeros = np.where(mask & others.get(path, True), 0.0, -0.0)
+            variable.assign(np.where(keep & (values != 0), values, zeros))
+            averages = {id(average) for average in self._averages[path]}
             for slot in self._slots.get(path, []):
-                slot.assign(ops.where(keep, slot, ops.full_like(slot, self._initial(slot))))
+                # What becomes the weight in the end carries the mark of a masked weight too.
+                anew = np.where(mask, 0.0, -0.0) if id(slot) in averages else self._initial.get(id(slot), 0.0)
+                slot.assign(ops.where(keep, slot, ops.cast(anew, slot.dtype)))
 
     def release(self) -> None:
         """Write the zeros once more (`use_ema` overwrites weights at the end) and let the optimizer go."""
         self.detach()
-        self.update(self.masks)
+        for path, mask in self.masks.items():
+            # Living weights stay as they are: some may be masked by another holder.
+            variable = self._variables[path]
+            variable.assign(np.where(mask, variable.numpy(), -0.0))
 
     def before_update(self, gradients: Gradients) -> Gradients:
         """Hide the gradients of masked weights from the optimizer."""
@@ -162,12 +180,6 @@ class HeldMasks(StepHook):
             return tf.IndexedSlices(_kill(value.values, rows), value.indices, value.dense_shape)
         return _kill(value, mask)
 
-    def _initial(self, slot: keras.Variable) -> float:
-        """What the optimizer gives a slot at its start: zero, but for the accumulators of Adagrad and Ftrl."""
-        if slot.path.endswith("_accumulator") and not slot.path.endswith("_gradient_accumulator"):
-            return getattr(updating_optimizer(self._model), "initial_accumulator_value", 0.0)
-        return 0.0
-
 
 def recorded_mask(variable: keras.Variable) -> np.ndarray:
     """Return which weights a variable says are alive: all but those that `HeldMasks` has written as -0.0.
@@ -185,6 +197,53 @@ def recorded_mask(variable: keras.Variable) -> np.ndarray:
     """
     values = variable.numpy()
     return ~((values == 0) & np.signbit(values))
+
+
+def living_weights(variable: keras.Variable) -> np.ndarray:
+    """Return which weights are alive, whichever way the others were pruned.
+
+    Args:
+        variable: A weight of a model.
+
+    Returns:
+        A bool array of the variable's shape: the recorded mask if any weight is marked as pruned (so that a weight
+        that has just been grown at zero counts as living), otherwise all weights that are not zero.
+
+    Example:
+
+    >>> living_weights(keras.Variable([1.0, 0.0, -0.0])), living_weights(keras.Variable([1.0, 0.0, 2.0]))
+    (array([ True,  True, False]), array([ True, False,  True]))
+    """
+    recorded = recorded_mask(variable)
+    return variable.numpy() != 0 if recorded.all() else recorded
+
+
+def held_by_others(model: keras.Model, run: Any, than: StepHook | None = None) -> Masks:
+    """Return the masks that other callbacks of this `fit` hold already.
+
+    Args:
+        model: A built and compiled Keras model.
+        run: See `StepHook`.
+        than: Whose own masks do not count.
+
+    Returns:
+        By variable path, False where any of them holds a weight at zero.
+    """
+    masks: Masks = {}
+    for hook in TrainingStep.hooks_of(model):
+        if isinstance(hook, HeldMasks) and hook.run is run and hook is not than:
+            masks |= {path: mask & masks.get(path, True) for path, mask in hook.masks.items()}
+    return masks
+
+
+def _initial_values(optimizer: Any) -> dict[int, float]:
+    """What an optimizer gives its slots at the start, where it is not zero: the accumulators of Adagrad and Ftrl."""
+    found: dict[int, float] = {}
+    for part in optimizer_parts(optimizer):
+        for slot in part.variables:
+            if slot.path.endswith("_accumulator") and not slot.path.endswith("_gradient_accumulator"):
+                found[id(slot)] = getattr(part, "initial_accumulator_value", 0.0)
+    return found
 
 
 def _kill(value: Any, negative_mask: Any) -> Any:

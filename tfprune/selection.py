@@ -40,9 +40,7 @@ def check_fraction(name: str, value: float) -> float:
     0.4
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(
-            f"{name} is the fraction of filters to prune, a number in [0, 1). Received: {value!r}. 0.4 prunes 40%."
-        )
+        raise ValueError(f"{name} is the fraction to prune, a number in [0, 1). Received: {value!r}. 0.4 prunes 40%.")
     return value
 
 

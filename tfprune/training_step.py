@@ -6,6 +6,7 @@ in mixed precision, compiled by XLA, and on every replica of a distribution stra
 model, and no data argument and no subclass of the model is needed.
 """
 
+import collections
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -156,6 +157,19 @@ class TrainingStep:
         wrapper = getattr(updating_optimizer(model).apply, "__self__", None)
         return wrapper if isinstance(wrapper, cls) else cls(model)
 
+    @classmethod
+    def hooks_of(cls, model: keras.Model) -> tuple[StepHook, ...]:
+        """Return the hooks that a model's training step has, in their order.
+
+        Args:
+            model: A built Keras model.
+
+        Raises:
+            ValueError: If the model is not compiled.
+        """
+        wrapper = getattr(updating_optimizer(model).apply, "__self__", None)
+        return tuple(wrapper._hooks) if isinstance(wrapper, cls) else ()
+
     def attach(self, hook: StepHook) -> None:
         """Add a hook, and take off what a `fit` that was interrupted has left."""
         left = [earlier for earlier in self._hooks if earlier.run is not hook.run]
@@ -210,8 +224,9 @@ class TrainingStep:
 
     def _count(self) -> None:
         # An optimizer that accumulates gradients counts its windows by the iterations, and this step adds none.
-        if not self._optimizer.gradient_accumulation_steps:
-            self._optimizer.iterations.value.assign_add(1)
+        for optimizer in optimizer_parts(self._optimizer):
+            if not optimizer.gradient_accumulation_steps:
+                optimizer.iterations.value.assign_add(1)
 
     def _update(self, grads: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
         gradients = _by_path(grads, variables)
@@ -252,6 +267,15 @@ def updating_optimizer(model: keras.Model) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+def optimizer_parts(optimizer: Any) -> list[Any]:
+    """Return an optimizer and those that it hands weights to, as a `MultiOptimizer` does.
+
+    Args:
+        optimizer: What `updating_optimizer` returns.
+    """
+    return [optimizer, *getattr(optimizer, "optimizers", ())]
+
+
 def slots_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
     """Return what a compiled model's optimizer remembers of each weight: momentum, averages, accumulated gradients.
 
@@ -261,16 +285,38 @@ def slots_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
     Returns:
         For each path of a trainable variable, the optimizer's variables of the same shape that belong to it.
     """
-    # A slot is named after its variable, such as "sgd/dense_kernel_momentum"; the longest name that fits owns it.
-    names = {variable.path.replace("/", "_") + "_": variable for variable in model.trainable_variables}
-    found: dict[str, list[keras.Variable]] = {variable.path: [] for variable in names.values()}
+    # A slot is named after its variable, such as "sgd/dense_kernel_momentum"; the longest name that fits owns it. Where
+    # the layers "a/b" and "a_b" give two variables one name, slots come in the order of the variables.
+    names: dict[str, list[keras.Variable]] = {}
+    for variable in model.trainable_variables:
+        names.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
+    found: dict[str, list[keras.Variable]] = {variable.path: [] for variable in model.trainable_variables}
+    seen: collections.Counter[str] = collections.Counter()
     for slot in updating_optimizer(model).variables:
         fitting = [name for name in names if slot.path.split("/")[-1].startswith(name)]
         if fitting:
-            owner = names[max(fitting, key=len)]
+            owners = names[max(fitting, key=len)]
+            owner = owners[seen[slot.path] % len(owners)]
+            seen[slot.path] += 1
             if tuple(slot.shape) == tuple(owner.shape):
                 found[owner.path].append(slot)
     return found
+
+
+def averages_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """Return the moving averages of the weights that a built optimizer with `use_ema` writes over them now and then.
+
+    Args:
+        model: A built and compiled Keras model.
+
+    Returns:
+        For each path of a trainable variable, its averages: one, or none without `use_ema`.
+    """
+    kept = updating_optimizer(model).use_ema
+    return {
+        path: [slot for slot in slots if kept and slot.path.endswith("_average")]
+        for path, slots in slots_by_path(model).items()
+    }
 
 
 def _by_path(grads: Sequence[Any], variables: Sequence[keras.Variable]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_excluded_in_layer_scope_leaves_the_tied_layer_prunable():
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan"), True, "0.4", None])
 def test_a_ratio_that_is_no_fraction_is_refused(ratio):
-    with pytest.raises(ValueError, match=r"ratio is the fraction of filters to prune, a number in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"ratio is the fraction to prune, a number in \[0, 1\)"):
         SoftFilterPruning(ratio)
 
 

@@ -50,6 +50,7 @@ class GraNet(SparseTraining):
 
     default_end = 0.5
     gradients = "after_update"
+    rewires = False  # it prunes too
 
     def __init__(
         self,
@@ -65,9 +66,12 @@ class GraNet(SparseTraining):
         if drop is None:
             drop = Cosine(0.5, final=0.005, begin=sparsity.begin, frequency=sparsity.frequency, unit=sparsity.unit)
         if drop.unit != sparsity.unit:
-            raise ValueError(f"drop and sparsity must count in one unit. Received: {drop.unit!r} and {sparsity.unit!r}.")
+            raise ValueError(
+                f"drop and sparsity must count in one unit. Received: {drop.unit!r} and {sparsity.unit!r}."
+            )
         super().__init__(sparsity, global_, None, exclude, overrides, seed)
         self.drop = drop
+        self._initial = sparsity.initial
         self._final = sparsity.final
 
     def on_train_begin(self, logs: dict[str, object] | None = None) -> None:
@@ -77,21 +81,22 @@ class GraNet(SparseTraining):
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
-        sparsity = self._active.value(time)
-        if not sparsity or not all(mask.all() for mask in recorded.values()):
+        # A dense start stays dense until the first update, also where training goes on in between.
+        if not self._initial or not all(mask.all() for mask in recorded.values()):
             return recorded
+        sparsity = self._active.value(time)
         progress = sparsity / self._final
         return self.prune(self.random_scores(0), sparsity, progress=progress, distribution=erdos_renyi_kernel)
 
     def due(self, time: int) -> bool:
         """When there is something to prune or to regenerate."""
-        return self._active.due(time) or self._dropping.due(time)
+        return self._active.due(time) or self._regenerates(time)
 
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Prune the smallest weights of all layers, then regenerate each layer."""
         if self._active.due(time):
             masks = self.prune_smallest(weights, masks, self._active.value(time), self._final)
-        if not self._dropping.due(time):
+        if not self._regenerates(time):
             return masks, {}
         fraction = self._dropping.value(time)
         grown = {
@@ -101,3 +106,7 @@ class GraNet(SparseTraining):
             for name, mask in masks.items()
         }
         return grown, {name: mask & ~masks[name] for name, mask in grown.items()}
+
+    def _regenerates(self, time: int) -> bool:
+        """New weights would be pointless after the last step."""
+        return self._dropping.due(time) and not self.ends_at(self._dropping, time)

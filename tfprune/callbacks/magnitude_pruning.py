@@ -56,6 +56,7 @@ class MagnitudePruning(SparseTraining):
     ) -> None:
         schedule = sparsity if isinstance(sparsity, Polynomial) else Polynomial(sparsity)
         super().__init__(schedule, distribution, granularity, exclude, overrides, seed=0)
+        self.granularity.check_sparsity(schedule.final)
         self._final = schedule.final
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:

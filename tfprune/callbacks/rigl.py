@@ -27,8 +27,8 @@ class RigL(SparseTraining):
 
     Args:
         sparsity: The fraction of weights that are pruned, in [0, 1).
-        drop: Which fraction of living weights is replaced, and when: `Cosine(0.3)` decays to zero, `Constant(0.3)` stays.
-            Both take `begin`, `end`, `frequency` and `unit` (`"steps"` or `"epochs"`).
+        drop: Which fraction of living weights is replaced, and when: `Cosine(0.3)` decays to zero, `Constant(0.3)`
+            stays. Both take `begin`, `end`, `frequency` and `unit` (`"steps"` or `"epochs"`).
         distribution: How sparsity is split over layers: `erdos_renyi_kernel`, `erdos_renyi` or `uniform`.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a dict from
@@ -75,8 +75,8 @@ class RigL(SparseTraining):
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Drop the smallest weights of each layer, and grow by the gradient."""
         fraction = self._active.value(time)
-        grown = {
-            name: drop_and_grow(mask, np.abs(weights[name]), np.abs(gradients[name]), floor_share(int(mask.sum()), fraction)).mask
-            for name, mask in masks.items()
-        }
+        grown = {}
+        for name, mask in masks.items():
+            count = floor_share(int(mask.sum()), fraction)
+            grown[name] = drop_and_grow(mask, np.abs(weights[name]), np.abs(gradients[name]), count).mask
         return grown, {name: mask & ~masks[name] for name, mask in grown.items()}

@@ -1,19 +1,20 @@
 """What all callbacks that prune single weights share: which weights, when, by how much, and that zeros never leak."""
 
+import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal, NoReturn
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity, Unstructured, prune_lowest
 from tfprune.graph.groups import Exclude
 from tfprune.kernels import Kernel, kernels
-from tfprune.masking import HeldMasks, recorded_mask
+from tfprune.masking import HeldMasks, held_by_others, recorded_mask
 from tfprune.schedules import Schedule
 from tfprune.training_step import CapturedGradients
 
@@ -33,6 +34,9 @@ class SparseTraining(keras.callbacks.Callback):
     from the epoch at which `fit` starts. So a `fit` goes on where an earlier one ended after `save` and `load_model`
     (give `initial_epoch`), and after `BackupAndRestore`, wherever it stands in the list of callbacks.
 
+    New weights are not grown after the last step of a `fit`, where they would not be trained, unless the schedule has
+    an `end` beyond it: then training goes on.
+
     An update that falls due within `steps_per_execution` steps is made after them.
 
     Args:
@@ -49,7 +53,7 @@ class SparseTraining(keras.callbacks.Callback):
     gradients: ClassVar[Literal["none", "after_update", "instead_of_update"]] = "none"
     """Whether an update needs the dense gradient of a training step, and whether that step moves the weights."""
     rewires: ClassVar[bool] = True
-    """Whether an update makes new connections, which would be pointless after the last step."""
+    """Whether an update only makes new connections, which would be pointless after the last step."""
 
     def __init__(
         self,
@@ -103,8 +107,10 @@ class SparseTraining(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the weights and check the schedule; errors come here, before time is spent."""
         found = kernels(self.model, self.exclude)
+        _check_known(self.overrides, found)
         own = {kernel.name: _override(self.overrides, kernel.layer) for kernel in found}
-        self._kernels = {kernel.name: kernel for kernel in found if not kernel.depthwise or own[kernel.name] is not None}
+        chosen = [kernel for kernel in found if not kernel.depthwise or own[kernel.name] is not None]
+        self._kernels = {kernel.name: kernel for kernel in chosen}
         self._own = {name: value for name, value in own.items() if value is not None}
         if not self._kernels:
             raise ValueError(
@@ -113,6 +119,7 @@ class SparseTraining(keras.callbacks.Callback):
             )
         self._check_sizes()
         self._active = self._resolve(self.schedule, self.default_end)
+        self._warn_of_early_end()
         self._held = self._captured = None
         self._started = False
         self._epoch = 0
@@ -131,14 +138,14 @@ class SparseTraining(keras.callbacks.Callback):
         """Ask for the gradient of a step that is to come, if an update will need it."""
         self._first_batch = batch
         if self._captured is not None and self._waiting is None:
-            ahead = self._next_update(int(getattr(self.model, "steps_per_execution", 1)))
+            ahead = self._next_update(self._num_steps(batch + int(getattr(self.model, "steps_per_execution", 1))))
             if ahead is not None:
                 self._captured.arm(ahead)
                 self._waiting = self._time_of(ahead)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Update the masks if it is time."""
-        done = batch - self._first_batch + 1
+        done = self._num_steps(batch + 1)
         if self._captured is None:
             ahead = self._next_update(done)
             if ahead is not None:
@@ -150,7 +157,7 @@ class SparseTraining(keras.callbacks.Callback):
                 time, self._waiting = self._waiting, None
                 self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
         self._step += done
-        if batch + 1 == self.params.get("steps"):
+        if batch + 1 >= (self.params.get("steps") or math.inf):
             self._epochs_done = self._epoch + 1
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -199,8 +206,9 @@ class SparseTraining(keras.callbacks.Callback):
         counts = (distribution or self.distribution)(split, sparsity) if split else {}
         for name, own in self._own.items():
             counts |= uniform({name: units[name]}, own * progress)
+        kept = {name: prune_lowest(units[name], counts[name]) for name in self._kernels}
         return {
-            name: self.granularity.expand(prune_lowest(units[name], counts[name]), scores[name].shape, kernel.input_axis)
+            name: self.granularity.expand(kept[name], scores[name].shape, kernel.input_axis)
             for name, kernel in self._kernels.items()
         }
 
@@ -222,7 +230,9 @@ class SparseTraining(keras.callbacks.Callback):
         return {name: mask & masks[name] for name, mask in chosen.items()}
 
     def recorded_or(self, recorded: Arrays, masks: Arrays) -> Arrays:
-        """Return the recorded masks, if each has as many living weights as the given one; otherwise the given ones.
+        """Return the recorded masks, if as many weights live in them as in the given ones; otherwise the given ones.
+
+        They may be split otherwise over the layers, in which each number is rounded.
 
         Args:
             recorded: The masks that the weights carry.
@@ -231,7 +241,8 @@ class SparseTraining(keras.callbacks.Callback):
         Returns:
             One of the two.
         """
-        if all(recorded[name].sum() == mask.sum() for name, mask in masks.items()):
+        difference = sum(int(recorded[name].sum()) - int(mask.sum()) for name, mask in masks.items())
+        if abs(difference) <= len(masks) and not all(mask.all() for mask in recorded.values()):
             return recorded
         if not all(mask.all() for mask in recorded.values()):
             warnings.warn(
@@ -264,13 +275,16 @@ class SparseTraining(keras.callbacks.Callback):
                     f"and without an `end` the schedule ends at {end}. Begin earlier, train longer, or give an `end`."
                 )
             schedule = schedule.with_end(end)
+        return schedule
+
+    def _warn_of_early_end(self) -> None:
+        schedule, total = self._active, self._total(self._active)
         if total is not None and not self.rewires and schedule.end is not None and schedule.end > total:
             warnings.warn(
                 f"{type(self).__name__} reaches its sparsity at {schedule.end} {schedule.unit}, but this fit ends at "
                 f"{total}, at a sparsity of {schedule.value(total):.3g}.",
                 stacklevel=2,
             )
-        return schedule
 
     def _total(self, schedule: Schedule) -> int | None:
         epochs, steps = self.params.get("epochs", 1), self.params.get("steps")
@@ -280,15 +294,23 @@ class SparseTraining(keras.callbacks.Callback):
 
     def _check_sizes(self) -> None:
         for name, own in self._own.items():
-            if isinstance(own, bool) or not 0 <= own < 1:
-                raise ValueError(f"The sparsity that `overrides` gives {name!r} must be in [0, 1). Received: {own!r}.")
+            if isinstance(own, bool) or not isinstance(own, Real) or not 0 <= own < 1:
+                raise ValueError(
+                    f"The sparsity that `overrides` gives {name!r} must be a number in [0, 1). Received: {own!r}."
+                )
+            self.granularity.check_sparsity(own)
+        for name, kernel in self._kernels.items():
+            try:
+                self.granularity.units(np.ones((1,) * len(kernel.variable.shape)), kernel.input_axis)
+            except ValueError as error:
+                raise ValueError(f"{name!r} cannot be pruned so. Leave it out with `exclude`, or: {error}") from error
 
     def _start(self, epoch: int) -> None:
         steps = self.params.get("steps")
         if steps is None and epoch > 0 and self._active.unit == "steps":
             raise ValueError(
-                f"{type(self).__name__} counts steps, but fit starts at epoch {epoch} and the number of steps per epoch "
-                'is unknown. Pass steps_per_epoch to fit, or count in epochs (unit="epochs").'
+                f"{type(self).__name__} counts steps, but fit starts at epoch {epoch} and the number of steps per "
+                'epoch is unknown. Pass steps_per_epoch to fit, or count in epochs (unit="epochs").'
             )
         if steps is None and self._active.unit == "epochs" and self.gradients != "none":
             raise ValueError(
@@ -296,7 +318,11 @@ class SparseTraining(keras.callbacks.Callback):
                 'per epoch is unknown. Pass steps_per_epoch to fit, or count in steps (unit="steps").'
             )
         self._step, self._epochs_done, self._started = epoch * (steps or 0), epoch, True
-        recorded = {name: recorded_mask(kernel.variable) for name, kernel in self._kernels.items()}
+        others = held_by_others(self.model, self.params)
+        recorded = {
+            name: recorded_mask(kernel.variable) | ~others.get(kernel.path, np.True_)
+            for name, kernel in self._kernels.items()
+        }
         self._weights()  # raises if they are not finite
         masks = self.start_masks(recorded, epoch if self._active.unit == "epochs" else self._step)
         self._held = HeldMasks(self.model, self._by_path(masks), self.params)
@@ -308,13 +334,19 @@ class SparseTraining(keras.callbacks.Callback):
                 run=self.params,
             )
 
+    def _num_steps(self, end: int) -> int:
+        """How many steps are made from the first batch to `end`: the last `steps_per_execution` may lack some."""
+        steps = self.params.get("steps")
+        return (end if steps is None else min(end, steps)) - self._first_batch
+
     def _next_update(self, steps: int) -> int | None:
-        """How many of the next `steps` steps go before the first one after which masks are updated, if any is."""
+        """How many of the next `steps` steps go before the last one after which an update is due, if any is."""
         if self._active.unit == "epochs":
             ahead = (self.params.get("steps") or 0) - 1 - self._first_batch
             return ahead if 0 <= ahead < steps and self._due(self._epoch + 1) else None
-        # A method that gives a step to its update counts the steps before it, as its authors do; the others those after.
-        return next((ahead for ahead in range(steps) if self._due(self._time_of(ahead))), None)
+        # A method that gives a step to its update counts the steps before it, as its authors do; the others those
+        # after.
+        return next((ahead for ahead in reversed(range(steps)) if self._due(self._time_of(ahead))), None)
 
     def _time_of(self, ahead: int) -> int:
         if self._active.unit == "epochs":
@@ -322,8 +354,11 @@ class SparseTraining(keras.callbacks.Callback):
         return self._step + ahead + (self.gradients != "instead_of_update")
 
     def _due(self, time: int) -> bool:
-        last = self.rewires and time == self._total(self._active)
-        return self.due(time) and not last
+        return self.due(time) and not (self.rewires and self.ends_at(self._active, time))
+
+    def ends_at(self, schedule: Schedule, time: int) -> bool:
+        """Whether training ends at a time: `fit` does, and the schedule has no later `end` that says it will go on."""
+        return time == self._total(schedule) and (schedule.end is None or schedule.end <= time)
 
     def due(self, time: int) -> bool:
         """Whether masks are updated at a time, in the unit of the schedule."""
@@ -367,21 +402,33 @@ class SparseTraining(keras.callbacks.Callback):
     def _adopt_restored_weights(self) -> None:
         """Keep the masks that weights carry which another callback has brought back from an earlier epoch."""
         assert self._held is not None
-        earlier = {kernel.path: recorded_mask(kernel.variable) for kernel in self._kernels.values()}
         held = self._held.masks
-        more = sum(int(mask.sum()) for mask in earlier.values()) - sum(int(held[path].sum()) for path in earlier)
-        if more == 0:
+        values = {kernel.path: kernel.variable.numpy() for kernel in self._kernels.values()}
+        revived = sum(int(((value != 0) & ~held[path]).sum()) for path, value in values.items())
+        earlier = {kernel.path: recorded_mask(kernel.variable) for kernel in self._kernels.values()}
+        if revived and all(mask.sum() == held[path].sum() for path, mask in earlier.items()):
             self._held.masks |= earlier
-        elif more > 0:
+        elif revived:
             warnings.warn(
                 f"Another callback has brought back weights from before {type(self).__name__} had pruned as far as it "
-                f"did: {more} weights that were alive then are zero now. Let early stopping begin after the schedule "
-                "ends (EarlyStopping(start_from_epoch=...)).",
+                f"did: {revived} weights that were alive then are zero now. Let early stopping begin after the "
+                "schedule ends (EarlyStopping(start_from_epoch=...)).",
                 stacklevel=2,
             )
 
     def _by_path(self, arrays: Arrays) -> Arrays:
         return {self._kernels[name].path: array for name, array in arrays.items()}
+
+
+def _check_known(overrides: Overrides, found: Sequence[Kernel]) -> None:
+    if isinstance(overrides, Mapping):
+        known = {id(kernel.layer) for kernel in found}
+        unknown = [layer.name for layer in overrides if id(layer) not in known]
+        if unknown:
+            raise ValueError(
+                f"`overrides` names layers that have no weights to prune in this model, or are excluded: {unknown}. "
+                "Give it the layer objects of the model that is trained, such as model.get_layer(...)."
+            )
 
 
 def _override(overrides: Overrides, layer: keras.layers.Layer) -> float | None:

@@ -4,6 +4,7 @@ from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.graph.groups import Exclude
 from tfprune.schedules import Constant
+from tfprune.selection import check_fraction
 
 
 class StaticSparsity(SparseTraining):
@@ -50,7 +51,7 @@ class StaticSparsity(SparseTraining):
         overrides: Overrides = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(Constant(sparsity), distribution, None, exclude, overrides, seed)
+        super().__init__(Constant(check_fraction("sparsity", sparsity)), distribution, None, exclude, overrides, seed)
         self._sparsity = sparsity
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:

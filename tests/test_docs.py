@@ -1,0 +1,60 @@
+"""What a page in docs/ tells people to run, runs; and its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfprune
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_lead_somewhere(page):
+    text = (DOCS / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    titles = re.findall(r"^#+ (.*)", text, re.M)
+    anchors = {"#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert [link for link in links if link not in anchors and not (DOCS / link).exists()] == []
+
+
+def test_weight_sparsity_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def build():
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(8, 3, activation="relu", name="stem"),
+                keras.layers.DepthwiseConv2D(3, name="depthwise"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3, activation="softmax", name="classes"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+        return model
+
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32")
+    names = {"build": build, "model": build(), "x": x, "y": np.arange(64) % 3}
+    first, *others = snippets("weight-sparsity.md")
+    exec(first, names)
+    # Of 72 weights 64 go, of 384 weights 345; the depthwise kernel stays dense.
+    report = tfprune.layerwise_density(names["model"])
+    assert [row.weights - row.living for row in report.kernels] == [64, 0, 345]
+    assert len(report.epochs) == 20
+    for code in others:
+        exec(code, names)
+    printed = capsys.readouterr().out
+    # "RigL 0.899..." and so on: of 456 weights at most 410 go, and layers round down apart.
+    reached = {name: float(value) for name, value in re.findall(r"^(\w+) (0\.\d+)$", printed, re.M)}
+    assert reached == pytest.approx(dict.fromkeys(("GraNet", "RigL", "SET", "StaticSparsity"), 0.9), abs=0.01)
+    # RigL went on after it was loaded, and fine-tuning held what it had pruned.
+    report = tfprune.layerwise_density(names["model"], exclude=[names["model"].get_layer("depthwise")])
+    assert (report.weights, report.weights - report.living) == (456, round(456 * reached["RigL"]))
