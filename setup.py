@@ -42,7 +42,13 @@ setup(
     extras_require={
         "recipes": RECIPES,
         "test": TEST,
-        "benchmarks": [*RECIPES, "scipy>=1.11", "tensorflow-model-optimization>=0.8", "tf_keras>=2.18"],
+        "benchmarks": [
+            *RECIPES,
+            "matplotlib>=3.8",
+            "scipy>=1.11",
+            "tensorflow-model-optimization>=0.8",
+            "tf_keras>=2.18",
+        ],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
     },
     classifiers=[

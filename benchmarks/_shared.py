@@ -16,7 +16,10 @@ import numpy as np
 from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("tfprune", "keras", "tensorflow", "numpy", "scipy", "ai-edge-litert", "mlxtend")
+PACKAGES = (
+    *("tfprune", "keras", "tensorflow", "numpy", "scipy", "ai-edge-litert", "mlxtend"),
+    *("tf_keras", "tensorflow-model-optimization"),
+)
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -107,7 +110,9 @@ def conclude(out: Path, claims: Sequence[Claim], settings: Mapping[str, Any], me
         "environment": environment(),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2, default=_plain) + "\n")
+    partial = out.with_name(f"{out.name}.partial")
+    partial.write_text(json.dumps(result, indent=2, default=_plain) + "\n")
+    os.replace(partial, out)
     for claim in claims:
         sign = ">=" if claim.at_least else "<="
         word = "[green]holds[/green]" if claim.holds else "[bold red]FAILS[/bold red]"

@@ -15,15 +15,13 @@ reported beside it.
 
 import argparse
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import keras
 import numpy as np
+from _fits import Turn, in_turns, resnet20
 from _shared import Claim, Spread, arguments, conclude, note, ratio_spread, spread
-from keras import layers
 
 from tfprune.callbacks import FPGM
 
@@ -32,85 +30,24 @@ FITS = ("plain", "masked", "plain_again")
 NUM_LEFT_OUT = 2  # pieces at the start of each fit: tracing, allocation
 
 
-def resnet20() -> keras.Model:
-    """Return the CIFAR ResNet-20: three stages of three blocks, 16, 32 and 64 filters."""
-
-    def conv(x: Any, filters: int, strides: int = 1, size: int = 3) -> Any:
-        return layers.BatchNormalization()(layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x))
-
-    inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(conv(inputs, 16))
-    for filters in (16, 32, 64):
-        for block in range(3):
-            strides = 2 if filters > 16 and block == 0 else 1
-            branch = conv(layers.ReLU()(conv(x, filters, strides)), filters)
-            x = x if strides == 1 else conv(x, filters, strides, size=1)
-            x = layers.ReLU()(layers.Add()([x, branch]))
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-
-
-class Turn(keras.callbacks.Callback):
-    """Lets a fit work for some batches at a time, notes their CPU time, and hands over to the next fit."""
-
-    def __init__(self, mine: threading.Semaphore, following: threading.Semaphore, num_batches: int) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-        self._mine = mine
-        self._following = following
-        self._num_batches = num_batches
-        self._start = 0.0
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Start the clock."""
-        self._start = time.process_time()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """After the last batch of a piece, stop the clock, wait for the next turn, and start it again."""
-        if (batch + 1) % self._num_batches == 0:
-            self.seconds.append(time.process_time() - self._start)
-            self._following.release()
-            self._mine.acquire()
-            self._start = time.process_time()
-
-
 def measure(pieces: int, batches: int, batch_size: int, seed: int) -> dict[str, list[float]]:
     """Run the three fits in turns; return the CPU seconds per batch of each piece of each."""
     rng = np.random.default_rng(seed)
     num_images = batch_size * batches * (pieces + NUM_LEFT_OUT)
     x = rng.normal(size=(num_images, 32, 32, 3)).astype("float32")
     y = rng.integers(0, 10, num_images)
-    doors = [threading.Semaphore(0) for _ in FITS]
-    turns = [Turn(doors[i], doors[(i + 1) % len(FITS)], batches) for i in range(len(FITS))]
-    errors: list[BaseException] = []
 
-    def work(index: int) -> None:
-        doors[index].acquire()
-        try:
-            keras.utils.set_random_seed(seed)
-            model = resnet20()
-            model.compile(
-                keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            )
-            pruning = [FPGM(0.4)] if FITS[index] == "masked" else []
-            model.fit(x, y, batch_size, verbose=0, callbacks=[*pruning, turns[index]])
-        except BaseException as error:
-            errors.append(error)
-            for door in doors:
-                door.release(num_images)  # nobody may wait for a fit that failed
-        doors[(index + 1) % len(FITS)].release()  # the others must not wait for a fit that is over
+    def fit(name: str, turn: Turn) -> None:
+        keras.utils.set_random_seed(seed)
+        model = resnet20()
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+        pruning = [FPGM(0.4)] if name == "masked" else []
+        model.fit(x, y, batch_size, verbose=0, callbacks=[*pruning, turn.callback()])
 
-    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(FITS))]
-    for thread in threads:
-        thread.start()
-    doors[0].release()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return {
-        name: [seconds / batches for seconds in turn.seconds[NUM_LEFT_OUT:]]
-        for name, turn in zip(FITS, turns, strict=True)
-    }
+    taken = in_turns({name: partial(fit, name) for name in FITS}, batches)
+    return {name: [seconds / batches for seconds in times.cpu[NUM_LEFT_OUT:]] for name, times in taken.items()}
 
 
 def summarize(seconds: dict[str, list[float]]) -> dict[str, Spread]:

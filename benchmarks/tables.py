@@ -133,10 +133,77 @@ def shrink_speed() -> str:
     return markdown(["at 224 px", "seconds", "peak extra memory, in weights"], rows)
 
 
+def training_overhead() -> str:
+    """CPU time that callbacks add to training: between mask updates, and in one update."""
+    measured = load("training_overhead")["measured"]
+    rows = []
+    for network, steps in measured["steps"].items():
+        updates = measured["updates"][network]
+        between = {**steps["overhead"], "none, twice": steps["control"]}
+        for name in {**between, **updates["SGD"]["update_over_step"]}:
+            cells = [_quartiles(between[name]["cpu"]) if name in between else ""]
+            for row in (updates[optimizer]["update_over_step"] for optimizer in ("SGD", "Adam")):
+                cells.append(f"{row[name]['median']:.2f}" if name in row else "")
+            rows.append([f"{network}, {name}", *cells])
+    peer = measured["tfmot"]
+    for name, ratio in {**peer["overhead"], "none, twice": peer["control"]}.items() if peer else ():
+        rows.append([f"ResNet-20 in tf_keras, {name}", _quartiles(ratio["cpu"]), "", ""])
+    return markdown(["", "between updates, x plain fit", "update in SGD steps", "update in Adam steps"], rows)
+
+
+def dynamic_sparse(measured: dict[str, Any] | None = None) -> str:
+    """Test accuracy of LeNet-300-100 on Fashion-MNIST by method and sparsity: mean and standard deviation."""
+    rows = (measured or load("dynamic_sparse")["measured"])["accuracy"]
+    sparsities = sorted({row["sparsity"] for row in rows})
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        by_sparsity = {row["sparsity"]: row for row in rows if row["method"] == method}
+        found = [by_sparsity.get(sparsity) for sparsity in sparsities]
+        cells = [f"{row['mean']:.2f} ± {row['sd']:.2f}" if row else "" for row in found]
+        lines.append([method, *cells, f"{found[-1]['units_without_inputs']:.0f}" if found[-1] else ""])
+    percents = [f"{sparsity:.0%}" for sparsity in sparsities]
+    return markdown(["test accuracy, %, at", *percents, f"units without inputs at {percents[-1]}, of 400"], lines)
+
+
+def regularization(measured: dict[str, Any] | None = None) -> str:
+    """Accuracy, MACs and latency of networks after sparsity regularization, filter pruning, and from scratch."""
+    rows = (measured or load("regularization")["measured"])["accuracy"]
+    return "\n".join(_regularized(network, rows) for network in dict.fromkeys(row["network"] for row in rows))
+
+
+def _regularized(network: str, rows: Sequence[dict[str, Any]]) -> str:
+    """One table for each network: a line for each method, three columns for each budget."""
+    rows = [row for row in rows if row["network"] == network]
+    budgets = sorted({row["left"] for row in rows} - {1.0}, reverse=True)
+    lines = []
+    for method, strength in dict.fromkeys((row["method"], row["strength"]) for row in rows):
+        line = [method + (f", {strength:g}" if strength else "")]
+        for budget in budgets:
+            found = [
+                r for r in rows if (r["method"], r["strength"]) == (method, strength) and r["left"] in (budget, 1.0)
+            ]
+            line += _regularized_cells(found[0]) if found else ["", "", ""]
+        lines.append(line)
+    header = [column for budget in budgets for column in (f"accuracy at {budget:.0%}, %", "MACs", "latency")]
+    return markdown([network, *header], lines)
+
+
+def _regularized_cells(row: dict[str, Any]) -> list[str]:
+    accuracy = f"{row['mean']:.2f}" + (f" ± {row['sd']:.2f}" if row["sd"] is not None else "")
+    return [accuracy, f"{row['macs_left']:.2f}", f"{row.get('latency_ratio', 1.0):.2f}"]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
-    for function in (quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed)
+    for function in (
+        *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
+        *(dynamic_sparse, training_overhead),
+    )
 }
+
+
+def _quartiles(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.3f} ({ratio['low_quartile']:.3f} to {ratio['high_quartile']:.3f})"
 
 
 def filled(text: str) -> str:

@@ -5,10 +5,12 @@ import math
 
 import _shared
 import fpgm_distances
+import keras
 import masking_overhead
 import pruned_latency
 import pytest
 import quickstart_claims
+import training_overhead
 
 
 def failing(claims):
@@ -135,12 +137,12 @@ class TestMaskingOverhead:
 
         def small():
             models.append(
-                masking_overhead.keras.Sequential(
+                keras.Sequential(
                     [
-                        masking_overhead.keras.Input((32, 32, 3)),
-                        *(masking_overhead.layers.Conv2D(5, 3) for _ in range(2)),
-                        masking_overhead.layers.GlobalAveragePooling2D(),
-                        masking_overhead.layers.Dense(10),
+                        keras.Input((32, 32, 3)),
+                        *(keras.layers.Conv2D(5, 3) for _ in range(2)),
+                        keras.layers.GlobalAveragePooling2D(),
+                        keras.layers.Dense(10),
                     ]
                 )
             )
@@ -188,7 +190,9 @@ class TestFPGMDistances:
         assert result["claims"][1]["holds"]
 
 
-@pytest.mark.parametrize("script", [fpgm_distances, masking_overhead, pruned_latency, quickstart_claims])
+@pytest.mark.parametrize(
+    "script", [fpgm_distances, masking_overhead, pruned_latency, quickstart_claims, training_overhead]
+)
 def test_help_names_the_claim_and_the_command(script, capsys):
     with pytest.raises(SystemExit, match="0"):
         script.main(["--help"])
