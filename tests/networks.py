@@ -35,6 +35,33 @@ def residual(width=5, last=7):
     return keras.Model(inputs, L.Dense(3, name="classes")(x), name="residual")
 
 
+def preactivation(width=6, inner=4, blocks=2):
+    """A residual network whose BatchNormalization and ReLU stand before the convolutions, in the branches."""
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = L.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(inputs)
+    for index in range(blocks):
+        y = L.ReLU()(L.BatchNormalization(momentum=0.9, name=f"in{index}_bn")(x))
+        y = L.Conv2D(inner, 3, padding="same", use_bias=False, name=f"first{index}")(y)
+        y = L.ReLU()(L.BatchNormalization(momentum=0.9, name=f"mid{index}_bn")(y))
+        x = L.Add()([x, L.Conv2D(width, 3, padding="same", use_bias=False, name=f"second{index}")(y)])
+    x = L.ReLU()(L.BatchNormalization(momentum=0.9, name="last_bn")(x))
+    x = L.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, L.Dense(3, name="classes")(x), name="preactivation")
+
+
+def densely_connected(growth=3, layers=2):
+    """A dense block: every layer reads the concatenation of all before it through a BatchNormalization of its own."""
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = L.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(inputs)
+    for index in range(layers):
+        y = L.ReLU()(L.BatchNormalization(momentum=0.9, name=f"in{index}_bn")(x))
+        y = L.Conv2D(growth, 3, padding="same", use_bias=False, name=f"grow{index}")(y)
+        x = L.Concatenate()([x, y])
+    x = L.ReLU()(L.BatchNormalization(momentum=0.9, name="last_bn")(x))
+    x = L.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, L.Dense(3, name="classes")(x), name="densely_connected")
+
+
 def dense(units=(4, 3)):
     """Two Dense layers that read a vector of two numbers."""
     return keras.Sequential(

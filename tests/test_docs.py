@@ -58,3 +58,23 @@ def test_weight_sparsity_runs_as_printed(tmp_path, monkeypatch, capsys):
     # RigL went on after it was loaded, and fine-tuning held what it had pruned.
     report = tfprune.layerwise_density(names["model"], exclude=[names["model"].get_layer("depthwise")])
     assert (report.weights, report.weights - report.living) == (456, round(456 * reached["RigL"]))
+
+
+def test_network_slimming_runs_as_printed():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            keras.layers.Conv2D(8, 3, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    random = np.random.default_rng(0)
+    space = {"model": model, "x": random.normal(size=(8, 8, 8, 2)), "y": random.integers(0, 3, 8)}
+    first, second = snippets("network-slimming.md")
+    exec(first, space)
+    assert space["small"].layers[0].filters == 4
+    exec(second, space)
+    assert space["wide"].layers[0].filters == 8

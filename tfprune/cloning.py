@@ -2,12 +2,13 @@
 
 import inspect
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfprune.editing import Edits, EditsInTurn
 from tfprune.graph import Analysis, find_rule, functional
 from tfprune.graph.rules.axes import resized
 from tfprune.graph.walk import Shape
@@ -31,7 +32,26 @@ def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: d
     return _rebuild(model, analysis, alive, biases)[0]
 
 
-def duplicate(model: keras.Model, analysis: Analysis) -> tuple[keras.Model, dict[int, keras.Variable]]:
+def rebuild_anew(model: keras.Model, analysis: Analysis, counts: np.ndarray) -> keras.Model:
+    """Return a model of the same architecture with other widths and new weights.
+
+    Args:
+        model: The model; it is not changed.
+        analysis: Its analysis.
+        counts: For each channel number, how many channels take its place; an int array, the same for tied channels.
+
+    Returns:
+        A new model, compiled like the model. Preprocessing layers keep what they learned in `adapt`.
+    """
+    copy, pairs, _ = _remake(model, analysis, counts, {})
+    for layer, twin in pairs:
+        copy_adapted_state(layer, twin)
+    return copy
+
+
+def duplicate(
+    model: keras.Model, analysis: Analysis, edits: Edits | None = None
+) -> tuple[keras.Model, dict[int, keras.Variable]]:
     """Return a whole copy of a model, and which of its variables stands for which (by id) of the model.
 
     Layers made of layers come back as functional models, so the weights of the two may stand in another order.
@@ -39,11 +59,12 @@ def duplicate(model: keras.Model, analysis: Analysis) -> tuple[keras.Model, dict
     Args:
         model: The model; it is not changed.
         analysis: Its analysis.
+        edits: What changes about calls of layers; `None` for nothing.
 
     Returns:
         The copy and the variables.
     """
-    copy, pairs = _rebuild(model, analysis, np.ones(analysis.trace.num_channels, bool), {})
+    copy, pairs = _rebuild(model, analysis, np.ones(analysis.trace.num_channels, bool), {}, edits)
     variables = [zip(layer.variables, twin.variables, strict=True) for layer, twin in pairs]
     return copy, {id(variable): twin for each in variables for variable, twin in each}
 
@@ -52,13 +73,33 @@ Pairs = list[tuple[keras.layers.Layer, keras.layers.Layer]]
 
 
 def _rebuild(
-    model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]
+    model: keras.Model,
+    analysis: Analysis,
+    alive: np.ndarray,
+    biases: dict[int, np.ndarray],
+    edits: Edits | None = None,
 ) -> tuple[keras.Model, Pairs]:
+    small, pairs, factors = _remake(model, analysis, alive, biases, edits)
+    for layer, copy in pairs:
+        _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)), factors)
+        copy_adapted_state(layer, copy)
+    return small, pairs
+
+
+def _remake(
+    model: keras.Model,
+    analysis: Analysis,
+    alive: np.ndarray,
+    biases: dict[int, np.ndarray],
+    edits: Edits | None = None,
+) -> tuple[keras.Model, Pairs, dict[int, float]]:
+    """The copy with fresh weights, its layers beside those of the model, and by which factors some weights change."""
     calls = {id(call.layer): call for call in reversed(analysis.trace.calls)}
     views = analysis.trace.views
     pairs: Pairs = []
     factors: dict[int, float] = {}
     copies: dict[int, Any] = {}
+    in_turn = EditsInTurn(edits or {})
 
     def sizes(layer: keras.layers.Layer) -> list[Shape]:
         entries = [analysis.trace.flows[flow] for flow in analysis.trace.entries[id(layer)]]
@@ -67,7 +108,7 @@ def _rebuild(
     def copy_of(layer: keras.layers.Layer) -> Any:
         if id(layer) not in copies:
             view = views.get(id(layer))
-            copies[id(layer)] = resize(layer) if view is None else _clone(view, copy_of, call_of, sizes(layer))
+            copies[id(layer)] = resize(layer) if view is None else _clone(view, copy_of, edited, in_turn, sizes(layer))
         return copies[id(layer)]
 
     def call_of(layer: keras.layers.Layer) -> Callable[..., Any]:
@@ -83,6 +124,17 @@ def _rebuild(
             return copy(*args, **kwargs)
 
         return rearranged
+
+    def edited(layer: keras.layers.Layer) -> Callable[..., Any]:
+        if not in_turn.has(layer):
+            return call_of(layer)
+
+        # Keras asks for a layer once, and then calls it several times.
+        def call(*args: Any, **kwargs: Any) -> Any:
+            edit = in_turn.next(layer)
+            return edit.apply(layer if edit.skips else call_of(layer), args, kwargs)
+
+        return call
 
     def resize(layer: keras.layers.Layer) -> keras.layers.Layer:
         rule = find_rule(layer)
@@ -103,11 +155,8 @@ def _rebuild(
             pairs.append((layer, copy))
         return copy
 
-    small = _clone(model, copy_of, call_of, [tensor.shape for tensor in functional(model).inputs])
-    for layer, copy in pairs:
-        _copy_weights(layer, copy, analysis, alive, biases.get(id(layer)), factors)
-        copy_adapted_state(layer, copy)
-    return small, pairs
+    small = _clone(model, copy_of, edited, in_turn, [tensor.shape for tensor in functional(model).inputs])
+    return small, pairs, factors
 
 
 def _copy_weights(
@@ -177,7 +226,9 @@ def _tensors(arguments: Any) -> Any:
     return tensors if len(tensors) > 1 else tensors[0]
 
 
-def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Shape]) -> keras.Model:
+def _clone(
+    model: keras.Model, copy_of: Copy, call_of: Copy, in_turn: EditsInTurn, shapes: Sequence[Shape]
+) -> keras.Model:
     """Clone with the input layers' names (clone_model names them after their tensors) and the compile settings."""
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
     names = {id(layer.output): layer.name for layer in layers}
@@ -187,7 +238,7 @@ def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Sh
     ]
     if isinstance(model, keras.Sequential):
         # It holds layers themselves; they take one tensor and nothing else.
-        clone = type(model)([inputs[0], *(copy_of(layer) for layer in model.layers)], name=model.name)
+        clone = type(model)([inputs[0], *_steps(model, copy_of, in_turn)], name=model.name)
     else:
         # clone_model compiles by name what is compiled, which loses arguments of losses; the view is not compiled.
         view = keras.Model(model.input, model.output, name=model.name)
@@ -200,6 +251,15 @@ def _clone(model: keras.Model, copy_of: Copy, call_of: Copy, shapes: Sequence[Sh
         clone.trainable = False
     compile_like(model, clone)
     return clone
+
+
+def _steps(model: keras.Sequential, copy_of: Copy, in_turn: EditsInTurn) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        edit = in_turn.next(layer)
+        if not edit.skips:
+            yield copy_of(layer)
+        if edit.after is not None:
+            yield edit.after
 
 
 def compile_like(model: keras.Model, copy: keras.Model) -> None:

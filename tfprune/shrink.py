@@ -10,6 +10,9 @@ from tfprune.cloning import compile_like, duplicate, rebuild
 from tfprune.folding import fold_constants, probe_inputs, run
 from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, functional, is_graph
 from tfprune.graph.liveness import CONSTANT, arrivals
+from tfprune.input_selection import ended_channels
+from tfprune.layers import scaling_factors
+from tfprune.scaling import fold_scaling_factors
 from tfprune.selection import zero_channels
 
 RESIDUAL = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
@@ -19,7 +22,9 @@ Keep = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 """For groups from `channel_groups`, the indices of the channels that stay."""
 
 
-def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = False) -> keras.Model:
+def shrink(
+    model: keras.Model, keep: Keep | None = None, *, approximate: bool = False, select_inputs: bool = False
+) -> keras.Model:
     """Remove every channel that carries no information, and return a smaller, plain Keras model.
 
     A channel is removed when, wherever it is read, it is zero (its kernel slices, biases, gamma and beta are
@@ -32,6 +37,9 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     anew, so compile again to fine-tune with another. The result saves and loads without tfprune. The model itself
     is not changed. Every layer keeps at least one channel.
 
+    `tfprune.layers.ScalingFactor` layers go as well: a residual branch whose factor is zero is left out, together with
+    its addition, and all other factors become part of weights.
+
     With `keep`, exactly the channels that it does not list are removed, as if they had been masked first.
 
     Args:
@@ -40,6 +48,9 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
             stay whole. `None` to remove what is dead.
         approximate: Remove dead channels also where a layer mixes them with others (LayerNormalization,
             softmax over channels), which changes the outputs.
+        select_inputs: Narrow also branches whose BatchNormalization ends channels that others still read (gamma and
+            beta are zero), as in pre-activation ResNets: a `keras.ops.take` in front of it takes the others. It
+            copies its input, so measure whether that pays on your device.
 
     Returns:
         A new model of the same class. A subclassed model with a `call` of its own comes back as a plain functional
@@ -59,17 +70,34 @@ def shrink(model: keras.Model, keep: Keep | None = None, *, approximate: bool = 
     >>> small.get_layer("hidden").units
     2
     """
+    small = _shrink(model, keep, approximate, quiet=select_inputs)
+    if select_inputs:
+        selection = ended_channels(small, approximate)
+        return small if selection is None else _remove(small, *selection)
+    return small
+
+
+def _shrink(model: keras.Model, keep: Keep | None, approximate: bool, quiet: bool) -> keras.Model:
     if not is_graph(model):
-        small = shrink(functional(model), keep, approximate=approximate)
+        small = _shrink(functional(model), keep, approximate, quiet)
         compile_like(model, small)
         return small
-    analysis = analyse(model, approximate=approximate)
     if keep is not None:
-        return _remove_unkept(model, analysis, keep)
+        small = _remove_unkept(model, analyse(model, approximate=approximate), keep)
+        return fold_scaling_factors(small) if scaling_factors(small) else small
+    if scaling_factors(model):
+        return _shrink_folded(fold_scaling_factors(model), approximate)
+    analysis = analyse(model, approximate=approximate)
     removed = analysis.removable()
-    if not removed.size:
+    if not removed.size and not quiet:
         _warn_nothing_dead(analysis)
     return _remove(model, analysis, removed)
+
+
+def _shrink_folded(model: keras.Model, approximate: bool) -> keras.Model:
+    analysis = analyse(model, approximate=approximate)
+    removed = analysis.removable()
+    return _remove(model, analysis, removed) if removed.size else model
 
 
 def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.Model:

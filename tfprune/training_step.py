@@ -208,7 +208,9 @@ class TrainingStep:
             due = capture.due()
             tf.cond(due, _doing(functools.partial(capture.keep, strategy, gradients)), _doing(lambda: None))
             replaced = tf.logical_or(replaced, due) if capture.replaces_update else replaced
-            capture.tick()
+            # Where data runs out, Keras finds out within a step, of which everything runs that needs no data.
+            with tf.control_dependencies(_tensors(strategy, gradients)):
+                capture.tick()
 
         def update() -> None:
             strategy.extended.call_for_each_replica(self._update_in_branch, args=(grads, variables))
@@ -322,6 +324,12 @@ def averages_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
 def _by_path(grads: Sequence[Any], variables: Sequence[keras.Variable]) -> dict[str, Any]:
     pairs = zip(variables, grads, strict=True)
     return {variable.path: gradient for variable, gradient in pairs if gradient is not None}
+
+
+def _tensors(strategy: tf.distribute.Strategy, gradients: Gradients) -> list[tf.Tensor]:
+    """The gradients of all replicas as plain tensors, also those that come as slices."""
+    local = [each for gradient in gradients.values() for each in strategy.experimental_local_results(gradient)]
+    return [each.values if isinstance(each, tf.IndexedSlices) else each for each in local]
 
 
 def _doing(action: Callable[[], None]) -> Callable[[], Any]:

@@ -9,6 +9,7 @@ from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.graph.groups import Exclude
 from tfprune.growth import drop_and_grow
 from tfprune.schedules import Cosine, Polynomial, Schedule
+from tfprune.selection import check_fraction
 
 
 class GraNet(SparseTraining):
@@ -62,7 +63,7 @@ class GraNet(SparseTraining):
         seed: int | None = None,
     ) -> None:
         if not isinstance(sparsity, Polynomial):
-            sparsity = Polynomial(sparsity, initial=min(0.5, sparsity))
+            sparsity = Polynomial(check_fraction("sparsity", sparsity), initial=min(0.5, sparsity))
         if drop is None:
             drop = Cosine(0.5, final=0.005, begin=sparsity.begin, frequency=sparsity.frequency, unit=sparsity.unit)
         if drop.unit != sparsity.unit:

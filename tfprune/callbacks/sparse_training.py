@@ -409,6 +409,7 @@ class SparseTraining(keras.callbacks.Callback):
         if revived and all(mask.sum() == held[path].sum() for path, mask in earlier.items()):
             self._held.masks |= earlier
         elif revived:
+            self._held.update(dict(held))  # a weight that lives now, but did not then, is a living zero
             warnings.warn(
                 f"Another callback has brought back weights from before {type(self).__name__} had pruned as far as it "
                 f"did: {revived} weights that were alive then are zero now. Let early stopping begin after the "

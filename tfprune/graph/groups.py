@@ -1,6 +1,6 @@
 """Groups of channels that must go together, and what stands in the way of removing them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -215,9 +215,14 @@ class Analysis:
         return np.flatnonzero(gone)
 
 
-def analyse(model: keras.Model, exclude: Exclude = None, approximate: bool = False) -> Analysis:
-    """Trace a model and sort its channels into groups; see `channel_groups`."""
-    record = trace(model, _find_trace, approximate)
+def analyse(
+    model: keras.Model,
+    exclude: Exclude = None,
+    approximate: bool = False,
+    cut: Mapping[int, np.ndarray] | None = None,
+) -> Analysis:
+    """Trace a model and sort its channels into groups; see `channel_groups`, and `Trace.cut`."""
+    record = trace(model, _find_trace, approximate, cut)
     labels = record.components()
     _freeze_constants(record, labels)
     reasons = _frozen_reasons(record, labels, exclude, model)

@@ -6,7 +6,7 @@ Layers that move channels then move numbers with plain NumPy (`concatenate`, `re
 channels that must live or die together are tied.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,6 +56,8 @@ class Trace:
         entries: For each nested model or layer made of layers (by id), the numbers of the tensors that go into it.
         views: For each nested model or layer made of layers (by id), the functional model that it stands for.
         approximate: Whether layers that mix channels may lose some of them.
+        cut: For gammas of BatchNormalization (by id), the positions at which channels end, because gamma and beta are
+            zero there: what leaves the layer are channels of their own, so that a branch can lose them alone.
     """
 
     num_channels: int = 0
@@ -69,6 +71,7 @@ class Trace:
     entries: dict[int, list[int]] = field(default_factory=dict)
     views: dict[int, keras.Model] = field(default_factory=dict)
     approximate: bool = False
+    cut: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def new_channels(self, count: int) -> np.ndarray:
         """Number `count` new channels."""
@@ -248,6 +251,13 @@ class Call:
         known = self._trace.bindings.setdefault((id(variable), axis), binding)
         self._trace.tie(known.channels, channels)
         self.bindings.append(binding)
+
+    def cut(self, channels: np.ndarray) -> np.ndarray:
+        """Return channels with new ones at the positions at which they end in this layer."""
+        positions = self._trace.cut.get(id(self.layer.gamma), np.zeros(0, int))
+        channels = channels.copy()
+        channels[positions] = self._trace.new_channels(len(positions))
+        return channels
 
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
         """Make two arrays of channels live and die together, position by position."""

@@ -1,8 +1,9 @@
 """Follow every channel of a model from the weights that make it to the weights that read it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
+import numpy as np
 
 from tfprune.graph.record import Call, Rule, Trace
 from tfprune.graph.subclassed import raw_variables
@@ -14,7 +15,9 @@ MODEL_OUTPUT = "model output"
 FindRule = Callable[[keras.Operation], Rule | None]
 
 
-def trace(model: keras.Model, find_rule: FindRule, approximate: bool = False) -> Trace:
+def trace(
+    model: keras.Model, find_rule: FindRule, approximate: bool = False, cut: Mapping[int, np.ndarray] | None = None
+) -> Trace:
     """Trace every channel of `model`.
 
     Args:
@@ -22,11 +25,12 @@ def trace(model: keras.Model, find_rule: FindRule, approximate: bool = False) ->
         find_rule: Gives the rule that says what a layer does to channels. A layer for which it gives `None`
             freezes the channels that it touches.
         approximate: Whether layers that mix channels may lose some of them all the same.
+        cut: Where channels end; see `Trace.cut`.
 
     Returns:
         The calls, bindings, ties and frozen channels.
     """
-    record = Trace(approximate=approximate)
+    record = Trace(approximate=approximate, cut=cut or {})
     graph = functional(model)
     inputs = [record.new_opaque(tuple(tensor.shape[1:]), MODEL_INPUT) for tensor in graph.inputs]
     for flow in _trace_into(graph, [record.new_flow(channels) for channels in inputs], find_rule, record):

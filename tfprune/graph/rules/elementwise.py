@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import varying_axes
-from tfprune.graph.rules.registry import rule
+from tfprune.graph.rules.registry import Alive, rule
 
 layers = keras.layers
 
@@ -105,9 +105,22 @@ def _any(call: Call) -> np.ndarray | list[np.ndarray]:
     return call.opaque(f"{call.layer.name!r} is a mask")
 
 
-@rule(layers.Rescaling)
+def _resize_rescaling(call: Call, config: dict[str, Any], alive: Alive) -> None:
+    if _scales_channels(call):
+        channels = np.broadcast_to(call.inputs[0].reshape(-1), np.shape(call.layer.scale))
+        config["scale"] = np.repeat(call.layer.scale, alive[channels].astype(int)).tolist()
+
+
+def _scales_channels(call: Call) -> bool:
+    """Whether the layer multiplies channels, on the last axis, by a number for each and adds the same to all."""
+    alone = call.inputs[0].size == call.inputs[0].shape[-1]
+    return np.shape(call.layer.scale) == call.input_shapes[0][-1:] and np.isscalar(call.layer.offset) and alone
+
+
+@rule(layers.Rescaling, resize=_resize_rescaling)
 def _rescaling(call: Call) -> np.ndarray:
-    if not np.isscalar(call.layer.scale) or not np.isscalar(call.layer.offset):
+    is_number = np.isscalar(call.layer.scale) and np.isscalar(call.layer.offset)
+    if not is_number and not _scales_channels(call):
         call.freeze(call.inputs[0], f"{call.layer.name!r} has a scale or offset per channel")
     call.zero_stays_zero = bool(np.all(np.asarray(call.layer.offset) == 0))
     return call.inputs[0]

@@ -7,20 +7,34 @@ import keras
 import numpy as np
 
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import config_axis
-from tfprune.graph.rules.registry import Alive, rule
+from tfprune.graph.rules.axes import config_axis, on_axis
+from tfprune.graph.rules.registry import Alive, Arguments, rule
 
 
-@rule(keras.layers.BatchNormalization)
+def _select(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], alive: Alive) -> Arguments:
+    """Take the channels that stay behind the layer, where it ends others."""
+    axis = config_axis(call.layer.axis)
+    arriving, leaving = call.along(call.inputs[0], axis), call.along(call.outputs[0], axis)
+    if (alive[arriving] == alive[leaving]).all():
+        return args, kwargs
+    places = np.cumsum(alive[arriving]) - 1
+    taken = keras.ops.take(args[0], places[alive[leaving]].tolist(), axis=call.layer.axis)
+    return (taken, *args[1:]), kwargs
+
+
+@rule(keras.layers.BatchNormalization, rearrange=_select)
 def _batch_normalization(call: Call) -> np.ndarray:
     layer = call.layer
-    channels = call.along(call.inputs[0], config_axis(layer.axis))
+    arriving = call.along(call.inputs[0], config_axis(layer.axis))
+    channels = call.cut(arriving)
     # Without gamma, a zero input comes out as -mean/deviation, so a mask must cover the mean too.
     call.bind(layer.moving_mean, 0, channels, "statistics" if layer.scale else "affine", "shift")
     call.bind(layer.moving_variance, 0, channels, "statistics")
     call.bind(layer.gamma, 0, channels, "affine", "scale")
     call.bind(layer.beta, 0, channels, "affine", "shift")
-    return call.inputs[0]
+    if (channels == arriving).all():
+        return call.inputs[0]
+    return on_axis(channels, config_axis(layer.axis), rank=len(call.input_shapes[0]))
 
 
 @rule(keras.layers.LayerNormalization)
@@ -68,7 +82,8 @@ def _part_that_stays(call: Call, alive: Alive) -> float:
 
 
 def _resize_mean_square(call: Call, config: dict[str, Any], alive: Alive) -> None:
-    config["epsilon"] = call.layer.epsilon / _part_that_stays(call, alive)
+    if alive.dtype == bool:  # a model made anew has no weights that must go on computing the same
+        config["epsilon"] = call.layer.epsilon / _part_that_stays(call, alive)
 
 
 def _rescale_mean_square(call: Call, alive: Alive) -> dict[int, float]:

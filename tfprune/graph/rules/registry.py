@@ -16,7 +16,8 @@ import numpy as np
 from tfprune.graph.record import Call, Rule
 
 Alive = np.ndarray
-"""One bool per channel number of a trace: True for channels that stay."""
+"""One bool per channel number of a trace: True for channels that stay. For a model made anew with other widths, a whole
+number: how many channels take the place of each."""
 
 Resize = Callable[[Call, dict[str, Any], Alive], None]
 """Edits a layer's config so that a layer made from it has the size of the channels that stay."""

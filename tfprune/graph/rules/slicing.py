@@ -1,10 +1,12 @@
-"""Slices of symbolic tensors, `x[..., :4]`: bounds along the channels are counted again when channels go."""
+"""Slices of symbolic tensors, `x[..., :4]`, and channels taken by number: both are counted again when channels go."""
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfprune.graph.record import Call
+from tfprune.graph.rules.axes import varying_axes
 from tfprune.graph.rules.registry import Alive, Arguments, rule
 
 Key = tuple[Any, ...]
@@ -21,7 +23,7 @@ def _rearrange(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], alive:
         if entry is None or channels.shape[axis] == 1:
             continue
         stays = alive[np.moveaxis(channels, axis, 0).reshape(channels.shape[axis], -1)[:, 0]]
-        if stays.all():
+        if (stays == 1).all():
             continue
         if isinstance(entry, slice):
             start, stop, _ = entry.indices(len(stays))
@@ -55,6 +57,40 @@ def _get_item(call: Call) -> np.ndarray | list[np.ndarray]:
         call.tie(earlier.inputs[0], call.inputs[0])
     taken = channels[tuple(lookup)]
     return taken[0] if taken.shape[0] == 1 else call.give_up(f"{call.layer.name!r} adds an axis before the batch")
+
+
+def _retake(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], alive: Alive) -> Arguments:
+    taken = _taken(call)
+    if taken is None:
+        return args, kwargs
+    axis, indices = taken
+    counts = alive[call.along(call.inputs[0], axis)].astype(int)
+    ends = np.cumsum(counts)
+    places = [place for index in indices for place in range(ends[index] - counts[index], ends[index])]
+    return (args[0], [int(place) for place in places]), {}
+
+
+@rule("Take", rearrange=_retake)
+def _take(call: Call) -> np.ndarray | list[np.ndarray]:
+    """Channels by constant numbers, as `shrink(select_inputs=True)` leaves them."""
+    taken = _taken(call)
+    if taken is None:
+        return call.give_up(f"{call.layer.name!r} takes elements by an index that is not followed")
+    axis, indices = taken
+    for earlier in call.earlier():
+        call.tie(earlier.inputs[0], call.inputs[0])
+    return np.take(call.inputs[0], indices, axis)
+
+
+def _taken(call: Call) -> tuple[int, np.ndarray] | None:
+    """The axis, counted from the end, and the numbers along it; `None` if they vary or take something else."""
+    indices, axis = [*call.node.args, *call.node.kwargs.values()][1], call.layer.axis
+    if axis is None or isinstance(indices, keras.KerasTensor):
+        return None
+    indices = np.asarray(indices)
+    axis = axis if axis < 0 else axis - len(call.input_shapes[0]) - 1
+    plain = indices.ndim == 1 and indices.size and indices.dtype.kind in "iu"
+    return (axis, indices) if plain and axis in varying_axes(call.inputs[0]) else None
 
 
 def _full_key(call: Call) -> Key | None:

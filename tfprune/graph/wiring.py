@@ -1,0 +1,87 @@
+"""Who makes and who reads each tensor of a model, across nested models and layers made of layers."""
+
+from dataclasses import dataclass, field
+
+import keras
+
+from tfprune.graph.rules import find_rule
+from tfprune.graph.walk import Node, functional, nested, walk
+
+
+@dataclass
+class Wiring:
+    """The calls of a model and of all models inside it, each of them once however often it is called.
+
+    Attributes:
+        graphs: The functional view of the model, then those of the models inside it, with their calls.
+        nodes: All calls, each after those that it depends on; those inside a model before the call of that model.
+        makers: For each tensor (by id), the call that makes it and which of its outputs it is.
+        readers: For each tensor (by id), the calls that read it; `None` where it leaves its graph as an output.
+        calls: For each layer (by id), its calls in the order of `tfprune.cloning`.
+        views: For each nested model or layer made of layers (by id), the functional model that it stands for.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2)
+    >>> wiring = Wiring.of(keras.Sequential([keras.Input((2,)), layer, keras.layers.ReLU(), layer]))
+    >>> [type(node.operation).__name__ for node in wiring.nodes], len(wiring.calls[id(layer)])
+    (['Dense', 'ReLU', 'Dense'], 2)
+    """
+
+    graphs: list[tuple[keras.Model, list[Node]]] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    makers: dict[int, tuple[Node, int]] = field(default_factory=dict)
+    readers: dict[int, list[Node | None]] = field(default_factory=dict)
+    calls: dict[int, list[Node]] = field(default_factory=dict)
+    views: dict[int, keras.Model] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "Wiring":
+        """Return the wiring of a model.
+
+        Args:
+            model: A built Sequential, functional or subclassed Keras model.
+
+        Raises:
+            TypeError: If `model` is not a Keras 3 model.
+            ValueError: If it is not built, or cannot be read layer by layer.
+        """
+        wiring = cls()
+        wiring._enter(model)
+        return wiring
+
+    def _enter(self, model: keras.Model) -> None:
+        graph, own = functional(model), list[Node]()
+        self.graphs.append((graph, own))
+        for node in walk(graph):
+            self.calls.setdefault(id(node.operation), []).append(node)
+            inner = nested(node) if find_rule(node.operation) is None else None
+            if inner is not None and id(node.operation) not in self.views:
+                self.views[id(node.operation)] = inner
+                self._enter(inner)
+            own.append(node)
+            self.nodes.append(node)
+            for tensor in node.inputs:
+                self.readers.setdefault(id(tensor), []).append(node)
+            self.makers.update((id(tensor), (node, index)) for index, tensor in enumerate(node.outputs))
+        for tensor in graph.outputs:
+            self.readers.setdefault(id(tensor), []).append(None)
+
+
+def is_addition(operation: keras.Operation) -> bool:
+    """Return whether a layer or operation adds its inputs up: `keras.layers.Add` or `x + y`.
+
+    Args:
+        operation: What a `Node` calls.
+
+    Returns:
+        Whether it does.
+
+    Example:
+
+    >>> is_addition(keras.layers.Add()), is_addition(keras.layers.Multiply())
+    (True, False)
+    """
+    kind = type(operation)
+    # The class behind `x + y` has the same name, and Keras does not export it.
+    return kind is keras.layers.Add or (kind.__name__ == "Add" and kind.__module__.startswith("keras."))
