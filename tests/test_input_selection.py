@@ -160,15 +160,16 @@ def test_a_selected_model_is_pruned_selected_and_widened_again():
 
 
 @pytest.mark.filterwarnings("ignore:NetworkSlimming has left")
-def test_it_trains_and_exports(tmp_path):
+@pytest.mark.parametrize("quantize", [None, pytest.param("int8", marks=pytest.mark.slow)])
+def test_it_trains_and_exports(tmp_path, quantize):
     model = compiled(randomize(preactivation()), "adam", jit_compile=False)
     model.fit(*images(16), batch_size=8, epochs=2, callbacks=[NetworkSlimming(1e-3, 0.4)], verbose=0)
     small = shrink(model, select_inputs=True)
     assert takes(small)
     assert_same_outputs(model, small)
     assert np.isfinite(small.fit(*images(16), batch_size=8, verbose=0).history["loss"]).all()
-    tfprune.export(small, tmp_path / "model.tflite")
-    tfprune.export(small, tmp_path / "int8.tflite", quantize="int8", calibration=images(8)[0])
+    options = {"quantize": quantize, "calibration": images(8)[0]} if quantize else {}
+    tfprune.export(small, tmp_path / "model.tflite", **options)
 
 
 @pytest.mark.parametrize("index", [np.array([0, 2]), [2, 0, 2], [-1, 0]], ids=["array", "twice", "negative"])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from networks import same, weights_of
 from strategies import choose, draw_model
 
-from tfprune import shrink
+from tfprune import shrink, widen
 from tfprune.folding import probe_inputs, run
+from tfprune.gammas import switched_channels
 from tfprune.graph import analyse, functional
 from tfprune.masking import apply_masks
 from tfprune.selection import channel_masks
@@ -133,3 +134,46 @@ def test_constants_in_padded_layers_are_told_if_they_change_the_outputs():
     run_one()
     assert told[True]
     assert told[False]
+
+
+def check_selections_and_widths(examples):
+    """Zero gammas and betas anywhere: branches lose inputs; and any model can be widened."""
+    seen = Counter()
+
+    @given(st.data())
+    @settings(max_examples=examples)
+    def run_one(data):
+        model = draw_model(data.draw)
+        analysis = analyse(model)
+        random = np.random.default_rng(data.draw(st.integers(0, 99)))
+        for each in switched_channels(analysis):
+            gone = random.uniform(size=each.structure.size) < 0.5
+            if gone.any():
+                apply_masks(model, each.carriers.masks(gone))
+        inputs = random_inputs(functional(model))
+        expected = outputs_of(model, inputs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The smaller model is not exactly the masked one")
+            small = shrink(model, select_inputs=True)
+        assert_equal(expected, outputs_of(small, inputs))
+        seen["selected"] += any(type(call.layer).__name__ == "Take" for call in analyse(small).trace.calls)
+        if analysis.groups.free:
+            wide = widen(small, 1.5) if analyse(small).groups.free else small
+            assert [out.shape for out in outputs_of(wide, inputs)] == [out.shape for out in expected]
+            groups = {group.name: group.size for group in analyse(small).groups.free}
+            seen["wider"] += any(g.size > groups.get(g.name, g.size) for g in analyse(wide).groups.free)
+
+    run_one()
+    return seen
+
+
+def test_selections_and_widths_of_any_graph():
+    seen = check_selections_and_widths(25)
+    assert seen["wider"] > 15
+
+
+@pytest.mark.slow
+def test_selections_and_widths_of_three_hundred_graphs():
+    seen = check_selections_and_widths(300)
+    assert seen["selected"] > 5
+    assert seen["wider"] > 200

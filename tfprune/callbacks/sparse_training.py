@@ -1,6 +1,5 @@
 """What all callbacks that prune single weights share: which weights, when, by how much, and that zeros never leak."""
 
-import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 import keras
 import numpy as np
 
+from tfprune.callbacks.update_clock import UpdateClock
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity, Unstructured, prune_lowest
 from tfprune.graph.groups import Exclude
@@ -118,47 +118,42 @@ class SparseTraining(keras.callbacks.Callback):
                 "with a kernel that is not excluded. Depthwise kernels are pruned only if `overrides` names them."
             )
         self._check_sizes()
+        self._clock = UpdateClock(self.params, self.schedule.unit, self.gradients == "instead_of_update")
         self._active = self._resolve(self.schedule, self.default_end)
         self._warn_of_early_end()
         self._held = self._captured = None
         self._started = False
-        self._epoch = 0
-        self._epochs_done = 0
-        self._step = 0
-        self._first_batch = 0
         self._waiting: int | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start in the first epoch: later than `on_train_begin`, where `BackupAndRestore` loads weights."""
-        self._epoch = epoch
+        self._clock.start_epoch(epoch)
         if not self._started:
             self._start(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask for the gradient of a step that is to come, if an update will need it."""
-        self._first_batch = batch
+        self._clock.start_batch(batch)
         if self._captured is not None and self._waiting is None:
-            ahead = self._next_update(self._num_steps(batch + int(getattr(self.model, "steps_per_execution", 1))))
+            end = batch + int(getattr(self.model, "steps_per_execution", 1))
+            ahead = self._clock.last_due(self._due, self._clock.num_steps(end))
             if ahead is not None:
                 self._captured.arm(ahead)
-                self._waiting = self._time_of(ahead)
+                self._waiting = self._clock.time_of(ahead)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Update the masks if it is time."""
-        done = self._num_steps(batch + 1)
         if self._captured is None:
-            ahead = self._next_update(done)
+            ahead = self._clock.last_due(self._due, self._clock.num_steps(batch + 1))
             if ahead is not None:
-                self._update(self._time_of(ahead), {})
+                self._update(self._clock.time_of(ahead), {})
         elif self._waiting is not None:
             gradients = self._captured.take()
             # In mixed precision a step whose gradients overflow is not made; then the next one serves.
             if gradients is not None:
                 time, self._waiting = self._waiting, None
                 self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
-        self._step += done
-        if batch + 1 >= (self.params.get("steps") or math.inf):
-            self._epochs_done = self._epoch + 1
+        self._clock.end_batch(batch)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Update before validation, if the number of steps was not known."""
@@ -261,7 +256,7 @@ class SparseTraining(keras.callbacks.Callback):
 
     def _resolve(self, schedule: Schedule, fraction: float | None) -> Schedule:
         """The schedule with an end, and a warning if training ends before it does."""
-        total = self._total(schedule)
+        total = self._clock.total(schedule.unit)
         if schedule.end is None and fraction is not None:
             if total is None:
                 raise ValueError(
@@ -278,19 +273,13 @@ class SparseTraining(keras.callbacks.Callback):
         return schedule
 
     def _warn_of_early_end(self) -> None:
-        schedule, total = self._active, self._total(self._active)
+        schedule, total = self._active, self._clock.total(self._active.unit)
         if total is not None and not self.rewires and schedule.end is not None and schedule.end > total:
             warnings.warn(
                 f"{type(self).__name__} reaches its sparsity at {schedule.end} {schedule.unit}, but this fit ends at "
                 f"{total}, at a sparsity of {schedule.value(total):.3g}.",
                 stacklevel=2,
             )
-
-    def _total(self, schedule: Schedule) -> int | None:
-        epochs, steps = self.params.get("epochs", 1), self.params.get("steps")
-        if schedule.unit == "epochs":
-            return epochs
-        return None if steps is None else epochs * steps
 
     def _check_sizes(self) -> None:
         for name, own in self._own.items():
@@ -306,7 +295,7 @@ class SparseTraining(keras.callbacks.Callback):
                 raise ValueError(f"{name!r} cannot be pruned so. Leave it out with `exclude`, or: {error}") from error
 
     def _start(self, epoch: int) -> None:
-        steps = self.params.get("steps")
+        steps = self._clock.steps
         if steps is None and epoch > 0 and self._active.unit == "steps":
             raise ValueError(
                 f"{type(self).__name__} counts steps, but fit starts at epoch {epoch} and the number of steps per "
@@ -317,14 +306,14 @@ class SparseTraining(keras.callbacks.Callback):
                 f"{type(self).__name__} grows weights by the gradient of an epoch's last step, but the number of steps "
                 'per epoch is unknown. Pass steps_per_epoch to fit, or count in steps (unit="steps").'
             )
-        self._step, self._epochs_done, self._started = epoch * (steps or 0), epoch, True
+        self._started = True
         others = held_by_others(self.model, self.params)
         recorded = {
             name: recorded_mask(kernel.variable) | ~others.get(kernel.path, np.True_)
             for name, kernel in self._kernels.items()
         }
         self._weights()  # raises if they are not finite
-        masks = self.start_masks(recorded, epoch if self._active.unit == "epochs" else self._step)
+        masks = self.start_masks(recorded, self._clock.now)
         self._held = HeldMasks(self.model, self._by_path(masks), self.params)
         if self.gradients != "none":
             self._captured = CapturedGradients(
@@ -334,41 +323,20 @@ class SparseTraining(keras.callbacks.Callback):
                 run=self.params,
             )
 
-    def _num_steps(self, end: int) -> int:
-        """How many steps are made from the first batch to `end`: the last `steps_per_execution` may lack some."""
-        steps = self.params.get("steps")
-        return (end if steps is None else min(end, steps)) - self._first_batch
-
-    def _next_update(self, steps: int) -> int | None:
-        """How many of the next `steps` steps go before the last one after which an update is due, if any is."""
-        if self._active.unit == "epochs":
-            ahead = (self.params.get("steps") or 0) - 1 - self._first_batch
-            return ahead if 0 <= ahead < steps and self._due(self._epoch + 1) else None
-        # A method that gives a step to its update counts the steps before it, as its authors do; the others those
-        # after.
-        return next((ahead for ahead in reversed(range(steps)) if self._due(self._time_of(ahead))), None)
-
-    def _time_of(self, ahead: int) -> int:
-        if self._active.unit == "epochs":
-            return self._epoch + 1
-        return self._step + ahead + (self.gradients != "instead_of_update")
-
     def _due(self, time: int) -> bool:
         return self.due(time) and not (self.rewires and self.ends_at(self._active, time))
 
     def ends_at(self, schedule: Schedule, time: int) -> bool:
         """Whether training ends at a time: `fit` does, and the schedule has no later `end` that says it will go on."""
-        return time == self._total(schedule) and (schedule.end is None or schedule.end <= time)
+        return time == self._clock.total(schedule.unit) and (schedule.end is None or schedule.end <= time)
 
     def due(self, time: int) -> bool:
         """Whether masks are updated at a time, in the unit of the schedule."""
         return self._active.due(time)
 
     def _end_epoch(self) -> None:
-        if self._started and self._epochs_done <= self._epoch:
-            self._epochs_done = self._epoch + 1
-            if self._active.unit == "epochs" and self.params.get("steps") is None and self._due(self._epoch + 1):
-                self._update(self._epoch + 1, {})
+        if self._started and self._clock.end_epoch() and self._active.unit == "epochs" and self._due(self._clock.now):
+            self._update(self._clock.now, {})
 
     def _update(self, time: int, gradients: Arrays) -> None:
         assert self._held is not None

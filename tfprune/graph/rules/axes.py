@@ -55,10 +55,18 @@ def resized(shape: Sequence[int | None], channels: np.ndarray, alive: np.ndarray
         The shape with the size of the axis of the channels changed.
     """
     sizes = list(shape)
-    for axis in varying_axes(channels):
+    for axis in varying_axes(channels) or _axis_of_one(sizes, channels, alive):
         if sizes[axis] not in (-1, None):
             sizes[axis] = int(alive[np.moveaxis(channels, axis, 0).reshape(channels.shape[axis], -1)[:, 0]].sum())
     return tuple(sizes)
+
+
+def _axis_of_one(sizes: Sequence[int | None], channels: np.ndarray, alive: np.ndarray) -> list[int]:
+    """Where a single channel lies that is to become several: on the last axis, or the only other one of size 1."""
+    if channels.size != 1 or alive[channels.item()] <= 1:
+        return []
+    fitting = [axis for axis in range(-1, -channels.ndim - 1, -1) if sizes[axis] == 1]
+    return fitting[:1]
 
 
 def with_batch(channels: np.ndarray) -> np.ndarray:
