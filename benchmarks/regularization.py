@@ -96,12 +96,12 @@ STRENGTHS: dict[str, dict[str, float]] = {
     },
 }
 SWEEP = {
-    "GroupLasso": (1e-4, 3e-4, 1e-3, 3e-3),
-    "GroupNorm": (1e-4, 3e-4, 1e-3, 3e-3),
-    "Growing": (3e-4, 1e-3, 3e-3, 1e-2),
-    "NetworkSlimming": (3e-4, 1e-3, 3e-3, 1e-2),
-    "MorphNet": (0.03, 0.1, 0.3, 1.0),
-    "SSS": (1e-3, 3e-3, 1e-2, 3e-2),
+    "GroupLasso": (1e-4, 3e-4, 1e-3),
+    "GroupNorm": (3e-4, 1e-3, 3e-3),
+    "Growing": (1e-3, 3e-3, 1e-2),
+    "NetworkSlimming": (1e-3, 3e-3, 1e-2),
+    "MorphNet": (0.1, 0.3, 1.0),
+    "SSS": (3e-3, 1e-2, 3e-2),
 }
 LATENCY = ("latency_ratio", "latency_ratio_quartiles")
 Run = dict[str, Any]
