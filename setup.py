@@ -12,6 +12,7 @@ RECIPES = ["mlxtend==0.25.0"]
 TEST = [
     *RECIPES,
     "pytest>=8",
+    "pytest-xdist>=3",
     "hypothesis>=6.100",
     "scipy>=1.11",
     "build>=1.2",

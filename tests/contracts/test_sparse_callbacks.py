@@ -234,7 +234,7 @@ def test_equal_weights_do_not_change_the_counts(kind):
     assert zeros_in(kind, masks_of(model)) == promised(kind, model, 12)
 
 
-@pytest.mark.parametrize("kind", FEW, ids=lambda row: row.name)
+@pytest.mark.parametrize("kind", FEW[::2], ids=lambda row: row.name)
 def test_the_same_seed_gives_the_same_weights_and_masks_bit_for_bit(kind):
     states = []
     for _ in range(2):

@@ -134,7 +134,8 @@ def check(row, setting, make_model=perceptron, **options):
         zeros = {name: int((~mask).sum()) for name, mask in masks_of(model).items()}
         found = {"total": sum(zeros.values())} if row.split == "total" else zeros
         assert found == promised(row, model, 12)
-        if setting.constraint is None and not row.grows:
+        # A constraint and the L1 penalty of Ftrl make living weights zero; grown ones may not have moved yet.
+        if setting.constraint is None and not row.grows and type(model.optimizer) is not keras.optimizers.Ftrl:
             assert zeros == pruned(model)
     return watcher
 
@@ -166,7 +167,10 @@ def test_all_optimizers_are_found():
     assert {"Adadelta", "ScheduleFreeAdamW", "Muon", "Lamb", "MultiOptimizer", "LossScaleOptimizer"} <= set(OPTIMIZERS)
 
 
-RARE = {"jit", "mixed_float16-steps-per-execution", "float64", "ema-muon", "clipvalue", "amsgrad", "global-clipnorm"}
+RARE = {
+    *("jit", "mixed_float16-steps-per-execution", "float64", "bfloat16", "ema-muon", "accumulation-3-ema"),
+    *("clipvalue", "amsgrad", "clipnorm", "max-norm"),
+}
 
 
 @pytest.mark.parametrize(
@@ -293,7 +297,8 @@ def mirrored(tmp_path, ways, names):
     for way, (wrong, differ, masked, zeros, finite, steps) in found.items():
         row, model = BY_NAME[way.split("/")[0]], ready()
         assert (wrong, differ, finite, steps) == ([], [], True, 12), way
-        assert masked == zeros
+        assert all(masked[name] <= zeros[name] for name in masked), way
+        assert row.grows or masked == zeros, way
         if row.split == "total":
             assert {"total": sum(masked.values())} == promised(row, model, 12)
         elif row.split != "block":

@@ -91,8 +91,13 @@ def kill_and_resume(tmp_path, ways):
 
 
 def test_a_killed_fit_goes_on_as_if_nothing_had_happened(tmp_path):
-    ways = [("MagnitudePruning", "before", 1), ("SET-sign", "after", 2), ("RigL", "before", 2), ("GraNet", "after", 1)]
-    kill_and_resume(tmp_path, [*ways, ("GraNet-dense", "before", 1)])
+    ways = [
+        ("MagnitudePruning", "before", 1),
+        ("SET-sign", "after", 2),
+        ("RigL", "before", 2),
+        ("GraNet-dense", "after", 1),
+    ]
+    kill_and_resume(tmp_path, ways)
 
 
 @pytest.mark.slow
@@ -173,6 +178,12 @@ def test_an_interrupted_fit_leaves_a_model_that_fits_without_a_callback():
     assert all(np.isfinite(weight.numpy()).all() for weight in model.weights)
 
 
+QUICK = [
+    *(("MagnitudePruning-global", "before"), ("SET-sign", "before"), ("RigL", "before")),
+    *(("RigL", "after"), ("GraNet-dense", "before"), ("GraNet-dense", "after")),
+]
+
+
 def stopping():
     """Stops after the second epoch, and brings back the weights of the first."""
     return keras.callbacks.EarlyStopping(
@@ -180,8 +191,14 @@ def stopping():
     )
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-@pytest.mark.parametrize("row", FEW, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        pytest.param(row, place, id=f"{row.name}-{place}", marks=[] if (row.name, place) in QUICK else pytest.mark.slow)
+        for row in ROWS
+        for place in ("before", "after")
+    ],
+)
 def test_early_stopping_that_restores_the_best_weights(row, place):
     model, callback, stop = ready(), row.make(3), stopping()
     watcher = Watcher(callback, keep=True)
