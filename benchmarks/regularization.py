@@ -197,7 +197,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
             "macs_left_largest": max(row["macs_left"] for row in rows),
             "parameters": np.mean([row["parameters"] for row in rows]),
         }
-        latency = next(({key: row[key] for key in LATENCY} for row in rows if LATENCY[0] in row), {})
+        latency = next(({key: row[key] for key in LATENCY} for row in rows if LATENCY[1] in row), {})
         accuracy.append({**name, **_spread([row["accuracy"] for row in rows]), **sizes, **latency})
         for over in ("dense", "Scratch-E", "Scratch-B", "L1 one-shot"):
             others = table.get((network, over, 1.0 if over == "dense" else left, 0.0), {})
