@@ -97,7 +97,7 @@ STRENGTHS: dict[str, dict[str, float]] = {
 }
 SWEEP = {
     "GroupLasso": (1e-4, 3e-4, 1e-3),
-    "GroupNorm": (3e-4, 1e-3, 3e-3),
+    "GroupNorm": (1e-3, 3e-3, 1e-2),
     "Growing": (1e-3, 3e-3, 1e-2),
     "NetworkSlimming": (1e-3, 3e-3, 1e-2),
     "MorphNet": (0.1, 0.3, 1.0),
