@@ -18,6 +18,7 @@ FLOORS = {
     "schedules": 1,
     "shrinkage": 1,
     "files": 1,
+    "checks": 1,
     "tables": 1,
     "graph": 2,
     "kernels": 2,

@@ -16,6 +16,7 @@ from tfprune.training_step import (
     StepHook,
     TrainingStep,
     Weight,
+    averages_by_path,
     optimizer_parts,
     slots_by_path,
     updating_optimizer,
@@ -109,18 +110,12 @@ class HeldMasks(StepHook):
         matched = _match(model, masks)
         self._model = model
         self._variables = {variable.path: variable for variable, _ in matched}
-        optimizer = updating_optimizer(model)
-        if not optimizer.built:
-            optimizer.build(model.trainable_variables)
         self._slots = slots_by_path(model)
         # The moving averages of the weights overwrite them now and then; everything else that the optimizer
         # remembers of a masked weight stays zero because its gradient does.
-        averaged = any(part.use_ema for part in optimizer_parts(optimizer))
-        self._averages = {
-            path: [slot for slot in self._slots.get(path, []) if averaged and slot.path.endswith("_average")]
-            for path in masks
-        }
-        self._initial = _initial_values(optimizer)
+        averages = averages_by_path(model)
+        self._averages = {path: averages.get(path, []) for path in masks}
+        self._initial = _initial_values(updating_optimizer(model))
         with model.distribute_strategy.scope():
             self._held = {
                 variable.path: keras.Variable(-mask.astype("float32"), dtype=variable.dtype, trainable=False)

@@ -8,12 +8,13 @@ from typing import Literal
 import keras
 import numpy as np
 
+from tfprune.checks import check_fraction
 from tfprune.criteria import ChannelCriterion, l2_norm
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup, analyse
 from tfprune.graph.groups import Exclude
 from tfprune.report import profile
-from tfprune.selection import check_fraction, drop_lowest, score_channels
+from tfprune.selection import drop_lowest, score_channels
 from tfprune.shrink import shrink
 
 Ranking = Literal["local", "global", "structure"]

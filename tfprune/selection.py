@@ -1,6 +1,5 @@
 """Choose channels of a group by criteria, and turn the choice into masks."""
 
-import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,29 +18,6 @@ class Stage:
 
     criterion: ChannelCriterion
     sparsity: float
-
-
-def check_fraction(name: str, value: float) -> float:
-    """Return `value`, or raise if it is not a fraction in [0, 1).
-
-    Args:
-        name: What the argument is called, for the message.
-        value: What was given.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: If it is not a number in [0, 1).
-
-    Example:
-
-    >>> check_fraction("ratio", 0.4)
-    0.4
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(f"{name} is the fraction to prune, a number in [0, 1). Received: {value!r}. 0.4 prunes 40%.")
-    return value
 
 
 def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.ndarray | None = None) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Parts of a model that a penalty pushes to zero together: filters, channels, layers, or all that the graph ties."""
 
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,18 +95,6 @@ class Structure:
         """
         return sum(one.squared_norms(weight(one.variable), self.size) for one in self.slices)
 
-    def scaled(self, weight: Weight, factors: Any) -> list[tuple[keras.Variable, Any]]:
-        """Return the variables with every part multiplied by its factor.
-
-        Args:
-            weight: From a variable to its value.
-            factors: A float32 tensor of shape (size,).
-
-        Returns:
-            Variables and their new values.
-        """
-        return scaled([(self, factors)], weight)
-
     def protect(self, squared_norms: Any, factors: Any, min_channels: int) -> Any:
         """Return the factors with 1 instead of 0 for the `min_channels` parts of largest norm, so that they stay.
 
@@ -174,14 +163,8 @@ def scaled(factors: PerPart, weight: Weight) -> list[tuple[keras.Variable, Any]]
     Returns:
         Variables and their new values.
     """
-    products: dict[str, tuple[keras.Variable, Any]] = {}
-    for structure, per_part in factors:
-        for one in structure.slices:
-            factor = one.broadcast(per_part, outside=1.0)
-            if one.variable.path in products:
-                factor = products[one.variable.path][1] * factor
-            products[one.variable.path] = (one.variable, factor)
-    return [(variable, _times(weight(variable), factor)) for variable, factor in products.values()]
+    products = _per_variable(factors, 1.0, operator.mul)
+    return [(variable, _times(weight(variable), factor)) for variable, factor in products]
 
 
 def multiples(numbers: PerPart, weight: Weight) -> list[tuple[keras.Variable, Any]]:
@@ -196,17 +179,8 @@ def multiples(numbers: PerPart, weight: Weight) -> list[tuple[keras.Variable, An
     Returns:
         Variables and tensors of their shape.
     """
-    sums: dict[str, tuple[keras.Variable, Any]] = {}
-    for structure, per_part in numbers:
-        for one in structure.slices:
-            number = one.broadcast(per_part, outside=0.0)
-            if one.variable.path in sums:
-                number = sums[one.variable.path][1] + number
-            sums[one.variable.path] = (one.variable, number)
-    values = {path: weight(variable) for path, (variable, _) in sums.items()}
-    return [
-        (variable, values[path] * ops.cast(number, values[path].dtype)) for path, (variable, number) in sums.items()
-    ]
+    sums = [(variable, weight(variable), number) for variable, number in _per_variable(numbers, 0.0, operator.add)]
+    return [(variable, value * ops.cast(number, value.dtype)) for variable, value, number in sums]
 
 
 def of_group(group: ChannelGroup, *roles: Role, trainable_only: bool = True) -> Structure:
@@ -303,6 +277,20 @@ def _slices(member: Member, channels: np.ndarray, axes: Sequence[int] = ()) -> S
     place = np.arange(others).reshape([1 if each == axis else member.variable.shape[each] for each in axes])
     along_axis = first.reshape([-1 if each == axis else 1 for each in axes])
     return Slices(member.variable, tuple(axes), np.where(along_axis < 0, -1, along_axis * others + place))
+
+
+def _per_variable(
+    per_parts: PerPart, outside: float, combine: Callable[[Any, Any], Any]
+) -> list[tuple[keras.Variable, Any]]:
+    """Values of parts, spread over the variables; combined where several structures share a variable."""
+    found: dict[str, tuple[keras.Variable, Any]] = {}
+    for structure, per_part in per_parts:
+        for one in structure.slices:
+            spread = one.broadcast(per_part, outside)
+            if one.variable.path in found:
+                spread = combine(found[one.variable.path][1], spread)
+            found[one.variable.path] = (one.variable, spread)
+    return list(found.values())
 
 
 def _times(value: Any, factor: Any) -> Any:

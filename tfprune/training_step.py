@@ -154,8 +154,7 @@ class TrainingStep:
         Raises:
             ValueError: If the model is not compiled.
         """
-        wrapper = getattr(updating_optimizer(model).apply, "__self__", None)
-        return wrapper if isinstance(wrapper, cls) else cls(model)
+        return cls._found(model) or cls(model)
 
     @classmethod
     def hooks_of(cls, model: keras.Model) -> tuple[StepHook, ...]:
@@ -167,8 +166,13 @@ class TrainingStep:
         Raises:
             ValueError: If the model is not compiled.
         """
+        step = cls._found(model)
+        return () if step is None else tuple(step._hooks)
+
+    @classmethod
+    def _found(cls, model: keras.Model) -> "TrainingStep | None":
         wrapper = getattr(updating_optimizer(model).apply, "__self__", None)
-        return tuple(wrapper._hooks) if isinstance(wrapper, cls) else ()
+        return wrapper if isinstance(wrapper, cls) else None
 
     def attach(self, hook: StepHook) -> None:
         """Add a hook, and take off what a `fit` that was interrupted has left."""
@@ -287,6 +291,10 @@ def slots_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
     Returns:
         For each path of a trainable variable, the optimizer's variables of the same shape that belong to it.
     """
+    optimizer = updating_optimizer(model)
+    if not optimizer.built:
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
     # A slot is named after its variable, such as "sgd/dense_kernel_momentum"; the longest name that fits owns it. Where
     # the layers "a/b" and "a_b" give two variables one name, slots come in the order of the variables.
     names: dict[str, list[keras.Variable]] = {}
@@ -294,7 +302,7 @@ def slots_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
         names.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
     found: dict[str, list[keras.Variable]] = {variable.path: [] for variable in model.trainable_variables}
     seen: collections.Counter[str] = collections.Counter()
-    for slot in updating_optimizer(model).variables:
+    for slot in optimizer.variables:
         fitting = [name for name in names if slot.path.split("/")[-1].startswith(name)]
         if fitting:
             owners = names[max(fitting, key=len)]
@@ -306,7 +314,7 @@ def slots_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
 
 
 def averages_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    """Return the moving averages of the weights that a built optimizer with `use_ema` writes over them now and then.
+    """Return the moving averages of the weights that an optimizer with `use_ema` writes over them now and then.
 
     Args:
         model: A built and compiled Keras model.
@@ -314,7 +322,7 @@ def averages_by_path(model: keras.Model) -> dict[str, list[keras.Variable]]:
     Returns:
         For each path of a trainable variable, its averages: one, or none without `use_ema`.
     """
-    kept = updating_optimizer(model).use_ema
+    kept = any(part.use_ema for part in optimizer_parts(updating_optimizer(model)))
     return {
         path: [slot for slot in slots if kept and slot.path.endswith("_average")]
         for path, slots in slots_by_path(model).items()

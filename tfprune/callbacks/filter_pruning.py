@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from tfprune.checks import check_choice
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup, ChannelGroups, Member, channel_groups
 from tfprune.graph.groups import Exclude, resolve_exclude
@@ -51,8 +52,8 @@ class FilterPruning(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         _check_stages(stages)
-        _check_choice("scope", scope, ("group", "layer"))
-        _check_choice("mode", mode, ("soft", "hard"))
+        check_choice("scope", scope, ("group", "layer"))
+        check_choice("mode", mode, ("soft", "hard"))
         if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
             raise ValueError(f"frequency is a whole number of epochs, at least 1. Received: {frequency!r}.")
         self.stages = [stage for stage in stages if stage.sparsity > 0]
@@ -142,11 +143,6 @@ def _check_stages(stages: Sequence[Stage]) -> None:
         raise ValueError(f"The rates add up to {total:g} and would empty every layer; their sum must be below 1.")
     if total == 0:
         raise ValueError("All rates are 0, so nothing would be pruned. Give a rate above 0, such as 0.4.")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}. Received: {value!r}.")
 
 
 def _made_only(group: ChannelGroup) -> ChannelGroup:

@@ -1,9 +1,10 @@
 """Filter pruning via geometric median (FPGM)."""
 
+from tfprune.checks import check_fraction
 from tfprune.callbacks.filter_pruning import FilterPruning, Mode, Scope
 from tfprune.criteria import geometric_median_distance, l2_norm
 from tfprune.graph.groups import Exclude
-from tfprune.selection import Stage, check_fraction
+from tfprune.selection import Stage
 
 
 class FPGM(FilterPruning):

@@ -2,14 +2,12 @@
 
 import math
 
-import numpy as np
-
+from tfprune.checks import check_fraction
+from tfprune.callbacks.rigl import grow_by_gradient
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
 from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.graph.groups import Exclude
-from tfprune.growth import drop_and_grow
 from tfprune.schedules import Cosine, Polynomial, Schedule
-from tfprune.selection import check_fraction
 
 
 class GraNet(SparseTraining):
@@ -100,13 +98,8 @@ class GraNet(SparseTraining):
         if not self._regenerates(time):
             return masks, {}
         fraction = self._dropping.value(time)
-        grown = {
-            name: drop_and_grow(
-                mask, np.abs(weights[name]), np.abs(gradients[name]), math.ceil(round(mask.sum() * fraction, 9))
-            ).mask
-            for name, mask in masks.items()
-        }
-        return grown, {name: mask & ~masks[name] for name, mask in grown.items()}
+        counts = {name: math.ceil(round(mask.sum() * fraction, 9)) for name, mask in masks.items()}
+        return grow_by_gradient(weights, masks, gradients, counts)
 
     def _regenerates(self, time: int) -> bool:
         """New weights would be pointless after the last step."""

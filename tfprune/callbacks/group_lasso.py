@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.callbacks.sparsity_regularization import SparsityRegularization, add_to, check_choice, merge_masks
+from tfprune.callbacks.sparsity_regularization import SparsityRegularization, add_to, merge_masks
+from tfprune.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
 from tfprune.graph.groups import Exclude, resolve_exclude
 from tfprune.masking import Masks

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.callbacks.sparsity_regularization import SparsityRegularization, add_to, check_not_negative
+from tfprune.callbacks.sparsity_regularization import SparsityRegularization, add_to
+from tfprune.checks import check_not_negative
 from tfprune.graph import ChannelGroup
 from tfprune.graph.groups import Exclude
 from tfprune.schedules import Schedule

@@ -9,12 +9,12 @@ from keras import ops
 
 from tfprune.callbacks.gamma_regularization import GammaRegularization
 from tfprune.callbacks.group_lasso import Update
-from tfprune.callbacks.sparsity_regularization import add_to, check_choice
+from tfprune.callbacks.sparsity_regularization import add_to
+from tfprune.checks import check_choice, check_fraction
 from tfprune.granularity import floor_share, prune_lowest
 from tfprune.graph.groups import Exclude
 from tfprune.masking import HeldMasks, Masks
 from tfprune.schedules import Schedule
-from tfprune.selection import check_fraction
 from tfprune.shrinkage import soft_threshold
 from tfprune.structures import multiples
 from tfprune.training_step import Gradients, Weight

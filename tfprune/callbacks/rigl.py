@@ -1,14 +1,16 @@
 """RigL: rigging the lottery."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from tfprune.checks import check_fraction
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.groups import Exclude
 from tfprune.growth import drop_and_grow
 from tfprune.schedules import Cosine, Schedule
-from tfprune.selection import check_fraction
 
 
 class RigL(SparseTraining):
@@ -70,13 +72,32 @@ class RigL(SparseTraining):
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
-        return self.recorded_or(recorded, self.prune(self.random_scores(0), self._sparsity))
+        return self.random_masks(recorded, self._sparsity)
 
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Drop the smallest weights of each layer, and grow by the gradient."""
         fraction = self._active.value(time)
-        grown = {}
-        for name, mask in masks.items():
-            count = floor_share(int(mask.sum()), fraction)
-            grown[name] = drop_and_grow(mask, np.abs(weights[name]), np.abs(gradients[name]), count).mask
-        return grown, {name: mask & ~masks[name] for name, mask in grown.items()}
+        counts = {name: floor_share(int(mask.sum()), fraction) for name, mask in masks.items()}
+        return grow_by_gradient(weights, masks, gradients, counts)
+
+
+def grow_by_gradient(
+    weights: Arrays, masks: Arrays, gradients: Arrays, counts: Mapping[str, int]
+) -> tuple[Arrays, Arrays]:
+    """Drop the smallest weights of each layer, and grow as many where the gradient is largest.
+
+    Args:
+        weights: By kernel name.
+        masks: The masks that hold now, by kernel name.
+        gradients: The dense gradients, by kernel name.
+        counts: How many weights each kernel drops.
+
+    Returns:
+        The new masks, and bool arrays that are True where a weight starts anew: where none was alive. One that was
+        dropped and grown at once keeps its value.
+    """
+    grown = {
+        name: drop_and_grow(mask, np.abs(weights[name]), np.abs(gradients[name]), counts[name]).mask
+        for name, mask in masks.items()
+    }
+    return grown, {name: mask & ~masks[name] for name, mask in grown.items()}

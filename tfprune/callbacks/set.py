@@ -4,13 +4,13 @@ from typing import Literal
 
 import numpy as np
 
+from tfprune.checks import check_fraction
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.groups import Exclude
 from tfprune.growth import Rewiring, drop_and_grow, drop_by_sign, grow
 from tfprune.schedules import Constant, Schedule
-from tfprune.selection import check_fraction
 
 
 class SET(SparseTraining):
@@ -70,7 +70,7 @@ class SET(SparseTraining):
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
-        return self.recorded_or(recorded, self.prune(self.random_scores(0), self._sparsity))
+        return self.random_masks(recorded, self._sparsity)
 
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Drop the weights of each layer that are nearest to zero, and grow at random."""

@@ -1,9 +1,10 @@
 """Soft filter pruning (SFP)."""
 
+from tfprune.checks import check_fraction
 from tfprune.callbacks.filter_pruning import FilterPruning, Scope
 from tfprune.criteria import l2_norm
 from tfprune.graph.groups import Exclude
-from tfprune.selection import Stage, check_fraction
+from tfprune.selection import Stage
 
 
 class SoftFilterPruning(FilterPruning):

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, NoReturn
@@ -78,6 +79,7 @@ class SparseTraining(keras.callbacks.Callback):
         self._captured: CapturedGradients | None = None
         self._active = schedule
 
+    @abstractmethod
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Return the masks with which training starts.
 
@@ -88,8 +90,8 @@ class SparseTraining(keras.callbacks.Callback):
         Returns:
             The masks by kernel name.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Return the masks after an update, and which weights start anew at zero.
 
@@ -102,7 +104,6 @@ class SparseTraining(keras.callbacks.Callback):
         Returns:
             The new masks, and bool arrays that are True where a weight starts anew; both by kernel name.
         """
-        raise NotImplementedError
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the weights and check the schedule; errors come here, before time is spent."""
@@ -224,27 +225,29 @@ class SparseTraining(keras.callbacks.Callback):
         chosen = self.prune(scores, sparsity, progress=sparsity / final if final else 1.0)
         return {name: mask & masks[name] for name, mask in chosen.items()}
 
-    def recorded_or(self, recorded: Arrays, masks: Arrays) -> Arrays:
-        """Return the recorded masks, if as many weights live in them as in the given ones; otherwise the given ones.
+    def random_masks(self, recorded: Arrays, sparsity: float) -> Arrays:
+        """Return random masks; or the recorded ones, if as many weights live in them.
 
         They may be split otherwise over the layers, in which each number is rounded.
 
         Args:
             recorded: The masks that the weights carry.
-            masks: Masks drawn at random.
+            sparsity: The fraction of weights to prune.
 
         Returns:
-            One of the two.
+            The masks by kernel name.
         """
+        masks = self.prune(self.random_scores(0), sparsity)
+        if all(mask.all() for mask in recorded.values()):
+            return masks
         difference = sum(int(recorded[name].sum()) - int(mask.sum()) for name, mask in masks.items())
-        if abs(difference) <= len(masks) and not all(mask.all() for mask in recorded.values()):
+        if abs(difference) <= len(masks):
             return recorded
-        if not all(mask.all() for mask in recorded.values()):
-            warnings.warn(
-                f"{self.model.name!r} was pruned before, to other numbers of weights than {type(self).__name__} holds. "
-                "It starts anew from a random mask.",
-                stacklevel=2,
-            )
+        warnings.warn(
+            f"{self.model.name!r} was pruned before, to other numbers of weights than {type(self).__name__} holds. "
+            "It starts anew from a random mask.",
+            stacklevel=2,
+        )
         return masks
 
     def random_scores(self, time: int) -> Arrays:
@@ -255,7 +258,7 @@ class SparseTraining(keras.callbacks.Callback):
         }
 
     def _resolve(self, schedule: Schedule, fraction: float | None) -> Schedule:
-        """The schedule with an end, and a warning if training ends before it does."""
+        """The schedule with an end."""
         total = self._clock.total(schedule.unit)
         if schedule.end is None and fraction is not None:
             if total is None:

@@ -1,6 +1,5 @@
 """What all callbacks share that push whole structures to zero: strength, logs, and layers that must not vanish."""
 
-import numbers
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfprune.checks import check_not_negative
 from tfprune.graph import ChannelGroup, channel_groups
 from tfprune.graph.groups import Exclude
 from tfprune.masking import Masks, apply_masks, variables_by_path
@@ -199,9 +199,6 @@ class _Pull(StepHook):
         self._callback = callback
         self._optimizer = updating_optimizer(callback.model)
         self._replicas = callback.model.distribute_strategy.num_replicas_in_sync
-        with callback.model.distribute_strategy.scope():
-            if not self._optimizer.built:
-                self._optimizer.build(callback.model.trainable_variables)
         self._averages = averages_by_path(callback.model)
         super().__init__(callback.model, callback.params)
 
@@ -249,36 +246,3 @@ def merge_masks(masks: Masks, others: Masks) -> None:
     """
     for path, mask in others.items():
         masks[path] = masks[path] & mask if path in masks else mask
-
-
-def check_not_negative(name: str, value: float) -> float:
-    """Return `value`, or raise if it is not a finite number of at least 0.
-
-    Args:
-        name: What the argument is called, for the message.
-        value: What was given.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: If it is negative, infinite, NaN or no number.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a number of at least 0. Received: {value!r}.")
-    return float(value)
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise if `value` is not one of these.
-
-    Args:
-        name: What the argument is called, for the message.
-        value: What was given.
-        choices: What is allowed.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}. Received: {value!r}.")

@@ -1,10 +1,10 @@
 """Static sparse training: a random mask that never changes."""
 
+from tfprune.checks import check_fraction
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.graph.groups import Exclude
 from tfprune.schedules import Constant
-from tfprune.selection import check_fraction
 
 
 class StaticSparsity(SparseTraining):
@@ -56,7 +56,7 @@ class StaticSparsity(SparseTraining):
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
-        return self.recorded_or(recorded, self.prune(self.random_scores(0), self._sparsity))
+        return self.random_masks(recorded, self._sparsity)
 
     def due(self, time: int) -> bool:
         """Never: the masks stay."""
