@@ -73,7 +73,9 @@ def test_coupled_channels_are_what_a_loop_finds(build):
         np.testing.assert_allclose(structure.squared_norms(read), looped_squares(structure), rtol=1e-5)
         per_part = np.random.default_rng(1).uniform(0.5, 2, structure.size)
         per_part[0] = 0.0
-        found = {v.path: value.numpy() for v, value in structure.scaled(read, keras.ops.array(per_part, "float32"))}
+        found = {
+            v.path: value.numpy() for v, value in scaled([(structure, keras.ops.array(per_part, "float32"))], read)
+        }
         looped = looped_product(structure, per_part, outside=1.0)
         assert found.keys() == looped.keys()
         for path, (value, factors) in looped.items():
@@ -89,7 +91,7 @@ def test_masks_are_zero_where_scaling_by_zero_is(build):
     for structure in coupled(channel_groups(model).free):
         dead = np.arange(structure.size) % 2 == 1
         masks = structure.masks(dead)
-        for variable, value in structure.scaled(read, keras.ops.array(1.0 - dead, "float32")):
+        for variable, value in scaled([(structure, keras.ops.array(1.0 - dead, "float32"))], read):
             assert np.array_equal(value.numpy() != 0, masks[variable.path])
             assert not np.signbit(value.numpy()[~masks[variable.path]]).any()
 
@@ -123,7 +125,7 @@ def test_members_on_their_own():
     structure = of_member(reader)
     assert (structure.name, structure.size) == ("reader", 3)
     np.testing.assert_allclose(structure.squared_norms(read), (kernel.numpy()[0, 0, :3] ** 2).sum(axis=1), rtol=1e-5)
-    ((variable, value),) = structure.scaled(read, keras.ops.zeros(3))
+    ((variable, value),) = scaled([(structure, keras.ops.zeros(3))], read)
     assert variable is kernel
     assert (value.numpy()[0, 0, :3] == 0).all()
     assert np.array_equal(value.numpy()[0, 0, 3:], kernel.numpy()[0, 0, 3:])
@@ -160,7 +162,7 @@ def test_overlapping_structures_multiply_and_add():
 
 def test_nan_is_not_hidden_by_a_zero_elsewhere():
     variable = keras.Variable([[np.nan, 1.0], [2.0, -3.0]])
-    ((_, value),) = along("kernel", variable, (1,)).scaled(read, keras.ops.array([np.nan, 0.0]))
+    ((_, value),) = scaled([(along("kernel", variable, (1,)), keras.ops.array([np.nan, 0.0]))], read)
     assert np.isnan(value.numpy()[:, 0]).all()
     assert (value.numpy()[:, 1] == 0).all()
 

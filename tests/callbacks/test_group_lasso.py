@@ -21,15 +21,25 @@ def network():
     )
 
 
-def one_step(callback, momentum=0.0, steps=1):
-    """The weights before, the weights of a plain SGD step in NumPy, and those after a real `fit` with the callback."""
-    model = network()
-    model.compile(keras.optimizers.SGD(RATE, momentum=momentum), "mse", jit_compile=False)
+def data():
     random = np.random.default_rng(0)
-    x, y = random.normal(size=(8, 3)).astype("float32"), random.normal(size=(8, 2)).astype("float32")
+    return random.normal(size=(8, 3)).astype("float32"), random.normal(size=(8, 2)).astype("float32")
+
+
+def trained(callback, optimizer, steps=1, **options):
+    """The weights before and after a real `fit` with the callback."""
+    model = network()
+    model.compile(optimizer, "mse", **{"jit_compile": False, **options})
     before = [weight.numpy().astype("float64") for weight in model.weights]
-    model.fit(x, y, batch_size=8, epochs=steps, verbose=0, callbacks=[callback])
-    return before, gradients_of(before, x, y), [weight.numpy() for weight in model.weights]
+    x, y = (np.concatenate([values] * steps) for values in data())
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[callback])
+    return before, [weight.numpy() for weight in model.weights]
+
+
+def one_step(callback, momentum=0.0):
+    """The weights before, the gradients there in NumPy, and the weights after a real step with the callback."""
+    before, after = trained(callback, keras.optimizers.SGD(RATE, momentum=momentum))
+    return before, gradients_of(before, *data()), after
 
 
 def gradients_of(weights, x, y):
@@ -74,6 +84,22 @@ def test_a_proximal_step_is_the_formula(weighting, momentum):
         factor[norms.argmax()] = factor.max() or 1.0
         factors.append(factor)
     assert_equal(after, factored(stepped, *factors))
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str)
+@pytest.mark.parametrize("every", [None, 2])
+def test_each_proximal_step_takes_its_own_learning_rate(every, options):
+    schedule = keras.optimizers.schedules.ExponentialDecay(RATE, decay_steps=1, decay_rate=0.25)
+    optimizer = keras.optimizers.SGD(schedule, gradient_accumulation_steps=every)
+    weights, after = trained(GroupLasso(STRENGTH), optimizer, steps=3 * (every or 1), **options)
+    for rate in (RATE, RATE / 4, RATE / 16):
+        gradients = gradients_of(weights, *data())
+        weights = [weight - rate * gradient for weight, gradient in zip(weights, gradients, strict=True)]
+        found = coupled_norms(weights)
+        factors = [np.maximum(0, 1 - rate * STRENGTH * np.sqrt(size) / norms) for norms, size in found]
+        assert all((factor > 0).any() and (factor < 1).all() for factor in factors)
+        weights = factored(weights, *factors)
+    assert_equal(after, weights)
 
 
 @pytest.mark.parametrize("weighting", [True, False])
