@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from networks import dense, randomize, residual
 
 from tfprune.graph import channel_groups
-from tfprune.structures import Slices, Structure, along, coupled, multiples, of_group, of_member, scaled
+from tfprune.structures import Slices, Structure, along, coupled, multiples, of_group, of_member, scaled, wholes
 
 L = keras.layers
 
@@ -116,6 +116,24 @@ def test_slices_along_axes(axes, size):
     assert structure.size == size == expected.size
     np.testing.assert_allclose(np.sqrt(structure.squared_norms(read)), expected, rtol=1e-5)
     assert structure.part_sizes.tolist() == [120 // size] * size
+
+
+def test_whole_variables_may_vanish_but_not_all_parts():
+    first, second, third = (
+        keras.Variable(np.full(shape, value)) for shape, value in [((2, 3), 1.0), (4, 2.0), ((), 3.0)]
+    )
+    structure = wholes("branches", [[first, second], [third]])
+    assert structure.part_sizes.tolist() == [10, 1]
+    assert structure.squared_norms(read).numpy().tolist() == [22.0, 9.0]
+    assert structure.largest(structure.squared_norms(read), 1, "float32").numpy().tolist() == [1.0, 0.0]
+    found = {
+        variable.path: value.numpy() for variable, value in scaled([(structure, keras.ops.array([0.5, 0.0]))], read)
+    }
+    assert found[first.path].tolist() == [[0.5] * 3] * 2
+    assert found[second.path].tolist() == [1.0] * 4
+    assert found[third.path] == 0
+    masks = structure.masks(np.array([True, False]))
+    assert [masks[variable.path].any() for variable in (first, second, third)] == [False, False, True]
 
 
 def test_members_on_their_own():

@@ -1,4 +1,4 @@
-"""Take scaling factors out of a model: branches whose factor is zero go, all other factors become part of weights."""
+"""Take branches that add zeros out of a model, and scaling factors, which become part of weights."""
 
 from collections.abc import Callable
 
@@ -10,42 +10,54 @@ from tfprune.editing import Edit, in_order
 from tfprune.graph import Analysis, Node, analyse, functional, is_graph
 from tfprune.graph.wiring import Wiring, is_addition
 from tfprune.layers import ScalingFactor
+from tfprune.vanishing import (
+    KERNELS,
+    NORMALIZATIONS,
+    POSITIVE,
+    ZERO_AT_ZERO,
+    commutes,
+    is_changed,
+    zero_tensors,
+)
 
 layers = keras.layers
 
-_KEEP_CHANNELS = (
-    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.Identity),
-    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
-    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
-    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
-    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
-    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
-)
-"""Layers that commute with factors of at least 0, for the tensor or per channel, on the last axis."""
 
-_KERNELS: dict[type, tuple[str, int]] = {
-    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense), ("kernel", -1)),
-    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), ("kernel", -2)),
-    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), ("pointwise_kernel", -1)),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), ("kernel", -2)),
-}
-"""For layers that multiply by a kernel and add a bias, the kernel and its axis of output channels."""
+def is_zero(variable: keras.Variable) -> bool:
+    """Return whether a variable is zero throughout."""
+    return not variable.numpy().any()
 
-_NORMALIZATIONS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
-_POSITIVE = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
-_ZERO_AT_ZERO = (*_POSITIVE, *(getattr(keras.activations, name) for name in ("elu", "gelu", "hard_silu", "mish")))
-_ZERO_AT_ZERO += tuple(getattr(keras.activations, name) for name in ("relu6", "selu", "silu", "softsign", "tanh"))
+
+def adds_zeros(model: keras.Model) -> bool:
+    """Return whether an addition of a model reads a tensor that is zero for every input, and could do without it.
+
+    Args:
+        model: A built Sequential, functional or subclassed Keras model.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built, or cannot be read layer by layer.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> branch = keras.layers.Dense(4, kernel_initializer="zeros")(inputs)
+    >>> adds_zeros(keras.Model(inputs, keras.layers.Add()([inputs, branch])))
+    True
+    """
+    wiring = Wiring.of(model)
+    zero = zero_tensors(wiring, is_zero)
+    return any(is_addition(node.operation) and _inputs_that_stay(node, zero) is not None for node in wiring.nodes)
 
 
 def fold_scaling_factors(model: keras.Model) -> keras.Model:
     """Return a copy of a model without its `ScalingFactor` layers, which computes the same.
 
-    Where an addition reads a branch whose factor is zero, the branch goes, and the addition too if one input is left;
-    so does a ReLU behind it that then follows on a ReLU. Every other factor is multiplied into the kernel and bias, or
-    gamma and beta, of the layer before it, also through layers that commute with it, such as ReLU and pooling. What
-    cannot be folded becomes a `keras.layers.Rescaling`. Channels whose factor is zero are zero then, and stay;
-    `tfprune.shrink` removes them.
+    Where an addition reads a branch that is zero, by a factor or by its weights, the branch goes, and the addition too
+    if one input is left; so does a ReLU behind it that then follows on a ReLU. Every other factor is multiplied into
+    the kernel and bias, or gamma and beta, of the layer before it, also through layers that commute with it, such as
+    ReLU and pooling. What cannot be folded becomes a `keras.layers.Rescaling`. Channels whose factor is zero are zero
+    then, and stay; `tfprune.shrink` removes them.
 
     Args:
         model: A built Sequential, functional or subclassed Keras model; it is not changed.
@@ -99,33 +111,13 @@ class _Plan:
                 self._take_out(node)
 
     def _drop_zero_branches(self) -> None:
-        zero: set[int] = set()
+        zero = zero_tensors(self._wiring, is_zero)
         for node in self._wiring.nodes:
-            if self._is_zero(node, zero):
-                zero.add(id(node.outputs[0]))
-            view = self._wiring.views.get(id(node.operation))
-            if view is not None:
-                pairs = zip(view.outputs, node.outputs, strict=True)
-                zero.update(id(outer) for inner, outer in pairs if id(inner) in zero)
-            if is_addition(node.operation):
-                self._drop_inputs(node, zero)
+            kept = _inputs_that_stay(node, zero) if is_addition(node.operation) else None
+            if kept is not None:
+                self.edits[id(node)] = Edit(inputs=kept)
             elif _is_relu(node.operation) and self._repeats_relu(node):
                 self.edits[id(node)] = Edit(inputs=(0,))
-
-    def _is_zero(self, node: Node, zero: set[int]) -> bool:
-        arriving = [id(tensor) in zero for tensor in node.inputs]
-        if isinstance(node.operation, ScalingFactor):
-            return arriving[0] or not node.operation.factor.numpy().any()
-        if is_addition(node.operation):
-            return bool(arriving) and all(arriving) and not _has_constants(node)
-        return _commutes(node.operation, _ZERO_AT_ZERO) and all(arriving)
-
-    def _drop_inputs(self, node: Node, zero: set[int]) -> None:
-        kept = tuple(index for index, tensor in enumerate(node.inputs) if id(tensor) not in zero)
-        output = node.outputs[0]
-        alike = all(node.inputs[i].shape == output.shape and node.inputs[i].dtype == output.dtype for i in kept)
-        if 0 < len(kept) < len(node.inputs) and alike:
-            self.edits[id(node)] = Edit(inputs=kept)
 
     def _repeats_relu(self, node: Node) -> bool:
         """Whether a ReLU directly follows on another one, now that branches are gone."""
@@ -145,10 +137,10 @@ class _Plan:
         self.edits[id(node)] = Edit(inputs=(0,))
         if self._is_dropped(node.outputs[0]):
             return
-        found = self._scales(node.inputs[0], factor, _POSITIVE if (factor >= 0).all() else _POSITIVE[:1])
+        found = self._scales(node.inputs[0], factor, POSITIVE if (factor >= 0).all() else POSITIVE[:1])
         if found is None and (factor == 0).any():
             # Zeros pass more activations than other factors do, and what is zero can be removed.
-            self.factors += self._scales(node.inputs[0], (factor != 0).astype(np.float64), _ZERO_AT_ZERO) or []
+            self.factors += self._scales(node.inputs[0], (factor != 0).astype(np.float64), ZERO_AT_ZERO) or []
         if found is None and not (factor == 1).all():
             count = sum(edit.after is not None for edit in self.edits.values())
             name = layer.name if len(self._wiring.calls[id(layer)]) == 1 else f"{layer.name}_{count}"
@@ -167,7 +159,7 @@ class _Plan:
         edit = self.edits.get(id(reader))
         if is_addition(reader.operation) and edit is not None and edit.inputs is not None:
             return all(reader.inputs[index] is not tensor for index in edit.inputs)
-        passes = isinstance(reader.operation, ScalingFactor) or _commutes(reader.operation, _ZERO_AT_ZERO)
+        passes = isinstance(reader.operation, ScalingFactor) or commutes(reader.operation, ZERO_AT_ZERO)
         return passes and self._is_dropped(reader.outputs[0])
 
     def _is_dropped_outside(self, tensor: keras.KerasTensor) -> bool:
@@ -191,7 +183,7 @@ class _Plan:
                 return None
             if id(operation) in self._wiring.views:
                 tensor = self._wiring.views[id(operation)].outputs[index]
-            elif isinstance(operation, ScalingFactor) or _commutes(operation, through):
+            elif isinstance(operation, ScalingFactor) or commutes(operation, through):
                 tensor = node.inputs[0]
             else:
                 found = _scales_of(operation, factor, through)
@@ -200,22 +192,30 @@ class _Plan:
         return None
 
 
+def _inputs_that_stay(node: Node, zero: set[int]) -> tuple[int, ...] | None:
+    """Which inputs of an addition stay when zeros go; `None` if all of them do."""
+    kept = tuple(index for index, tensor in enumerate(node.inputs) if id(tensor) not in zero)
+    output = node.outputs[0]
+    alike = all(node.inputs[i].shape == output.shape and node.inputs[i].dtype == output.dtype for i in kept)
+    return kept if 0 < len(kept) < len(node.inputs) and alike else None
+
+
 def _scales_of(
     layer: keras.layers.Layer, factor: np.ndarray, through: tuple[Callable[..., object], ...]
 ) -> list[tuple[keras.Variable, np.ndarray]] | None:
     """The variables of a layer to multiply so that its output is multiplied by a factor; `None` if there are none."""
-    if type(layer) in _NORMALIZATIONS:
+    if type(layer) in NORMALIZATIONS:
         fits = layer.gamma is not None and (not factor.ndim or layer.gamma.shape == factor.shape)
         weights = [(layer.gamma, factor)]
-    elif type(layer) in _KERNELS and layer.activation in through and not _is_changed(layer):
-        name, axis = _KERNELS[type(layer)]
+    elif type(layer) in KERNELS and layer.activation in through and not is_changed(layer):
+        name, axis = KERNELS[type(layer)]
         fits = not factor.ndim or getattr(layer, "data_format", None) != "channels_first"
         weights = [(getattr(layer, name), _along(getattr(layer, name), axis, factor))]
     else:
         return None
     if getattr(layer, "axis", -1) in (1, [1]) and factor.ndim:
         return None  # channels first
-    shift = getattr(layer, "beta" if type(layer) in _NORMALIZATIONS else "bias")
+    shift = getattr(layer, "beta" if type(layer) in NORMALIZATIONS else "bias")
     return [*weights, *([(shift, factor)] if shift is not None else [])] if fits else None
 
 
@@ -227,25 +227,6 @@ def _along(kernel: keras.Variable, axis: int, factor: np.ndarray) -> np.ndarray:
     return factor.reshape(shape)
 
 
-def _is_changed(layer: keras.layers.Layer) -> bool:
-    return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
-
-
-def _commutes(operation: keras.Operation, activations: tuple[Callable[..., object], ...]) -> bool:
-    """Whether scaling the input of an operation scales its output alike, as far as activations go by these."""
-    if type(operation) in _KEEP_CHANNELS:
-        return getattr(operation, "data_format", None) != "channels_first"
-    if type(operation) is layers.Activation:
-        return operation.activation in activations
-    if type(operation) is layers.ReLU:
-        limited = operation.max_value is not None and keras.activations.relu6 not in activations
-        return operation.threshold == 0 and not limited and keras.activations.relu in activations
-    if type(operation) is layers.LeakyReLU:
-        return keras.activations.leaky_relu in activations
-    is_relu = type(operation).__name__ == "Relu" and type(operation).__module__.startswith("keras.")
-    return is_relu and keras.activations.relu in activations
-
-
 def _is_relu(operation: keras.Operation) -> bool:
     """Whether an operation is max(0, x)."""
     if type(operation) is layers.ReLU:
@@ -253,9 +234,3 @@ def _is_relu(operation: keras.Operation) -> bool:
     if type(operation) is layers.Activation:
         return operation.activation is keras.activations.relu
     return type(operation).__name__ == "Relu" and type(operation).__module__.startswith("keras.")
-
-
-def _has_constants(node: Node) -> bool:
-    """Whether a call adds something that is no tensor of the model."""
-    flat = keras.tree.flatten((node.args, dict(node.kwargs)))
-    return len(flat) > len(node.inputs)

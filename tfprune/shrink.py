@@ -12,7 +12,7 @@ from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, functi
 from tfprune.graph.liveness import CONSTANT, arrivals
 from tfprune.input_selection import ended_channels
 from tfprune.layers import scaling_factors
-from tfprune.scaling import fold_scaling_factors
+from tfprune.scaling import adds_zeros, fold_scaling_factors
 from tfprune.selection import zero_channels
 
 RESIDUAL = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
@@ -37,8 +37,9 @@ def shrink(
     anew, so compile again to fine-tune with another. The result saves and loads without tfprune. The model itself
     is not changed. Every layer keeps at least one channel.
 
-    `tfprune.layers.ScalingFactor` layers go as well: a residual branch whose factor is zero is left out, together with
-    its addition, and all other factors become part of weights.
+    A residual branch that adds zeros for every input, since the gamma and beta or the kernel and bias at its end are
+    zero, is left out with its addition. `tfprune.layers.ScalingFactor` layers go as well: branches whose factor is zero
+    in the same way, and all other factors become part of weights.
 
     With `keep`, exactly the channels that it does not list are removed, as if they had been masked first.
 
@@ -85,7 +86,7 @@ def _shrink(model: keras.Model, keep: Keep | None, approximate: bool, quiet: boo
     if keep is not None:
         small = _remove_unkept(model, analyse(model, approximate=approximate), keep)
         return fold_scaling_factors(small) if scaling_factors(small) else small
-    if scaling_factors(model):
+    if scaling_factors(model) or adds_zeros(model):
         return _shrink_folded(fold_scaling_factors(model), approximate)
     analysis = analyse(model, approximate=approximate)
     removed = analysis.removable()

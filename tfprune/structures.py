@@ -79,9 +79,11 @@ class Structure:
     def holders(self) -> tuple[np.ndarray, ...]:
         """The sets of parts of which some must stay: all of them, and those that one variable has, where it has fewer.
 
-        A layer that makes only some of the channels of a group would otherwise vanish.
+        A layer that makes only some of the channels of a group would otherwise vanish. A variable that is not cut into
+        slices may.
         """
-        parts = [np.arange(self.size), *(np.unique(one.parts[one.parts >= 0]) for one in self.slices)]
+        cut = [one.parts for one in self.slices if one.axes]
+        parts = [np.arange(self.size), *(np.unique(each[each >= 0]) for each in cut)]
         return tuple({found.tobytes(): found for found in parts}.values())
 
     def squared_norms(self, weight: Weight) -> Any:
@@ -264,6 +266,26 @@ def along(name: str, variable: keras.Variable, axes: Iterable[int]) -> Structure
     shape = tuple(variable.shape[axis] for axis in axes)
     parts = np.arange(math.prod(shape)).reshape(shape)
     return Structure(name, parts.size, (Slices(variable, axes, parts),))
+
+
+def wholes(name: str, parts: Sequence[Iterable[keras.Variable]]) -> Structure:
+    """Return sets of variables as a structure: all of a set becomes zero, or nothing of it.
+
+    Args:
+        name: For messages.
+        parts: The variables of each part.
+
+    Returns:
+        One part per set.
+
+    Example:
+
+    >>> first, second, third = (keras.Variable(np.ones(size)) for size in (2, 3, 4))
+    >>> wholes("branches", [[first, second], [third]]).part_sizes.tolist()
+    [5, 4]
+    """
+    slices = (Slices(variable, (), np.array(i)) for i, variables in enumerate(parts) for variable in variables)
+    return Structure(name, len(parts), tuple(slices))
 
 
 def _slices(member: Member, channels: np.ndarray, axes: Sequence[int] = ()) -> Slices:

@@ -165,16 +165,22 @@ def assert_refused(model, callback, error, message):
 
 def test_nothing_to_prune_is_refused():
     model = compiled(randomize(keras.Sequential([keras.Input((2,)), L.Dense(3, name="classes")])))
-    assert_refused(model, SoftFilterPruning(0.4), ValueError, "SoftFilterPruning finds no prunable layer(.|\n)*model output")
+    assert_refused(
+        model, SoftFilterPruning(0.4), ValueError, "SoftFilterPruning finds no prunable layer(.|\n)*model output"
+    )
 
 
 def test_a_ratio_too_small_for_every_layer_is_refused():
-    assert_refused(compiled(randomize(chain())), SoftFilterPruning(0.1), ValueError, r"widest layer has 6 .* at least 0\.167")
+    assert_refused(
+        compiled(randomize(chain())), SoftFilterPruning(0.1), ValueError, r"widest layer has 6 .* at least 0\.167"
+    )
 
 
 def test_exclude_by_name_or_of_another_model_is_refused():
     model = compiled(randomize(dense()))
-    assert_refused(model, SoftFilterPruning(0.5, exclude="hidden"), TypeError, "exclude must be a list of layer objects")
+    assert_refused(
+        model, SoftFilterPruning(0.5, exclude="hidden"), TypeError, "exclude must be a list of layer objects"
+    )
     stranger = L.Dense(1, name="stranger")
     assert_refused(model, SoftFilterPruning(0.5, exclude=[stranger]), ValueError, "not in the model .*stranger")
 

@@ -100,3 +100,18 @@ def test_other_widths_are_found(name, width):
     units, loss = found_width(CALLBACKS[name](), width=width, wide=32, epochs=40)
     assert abs(units - width) <= 0.1 * width
     assert loss <= plain_loss(width=width, wide=32, epochs=40, normalized=name == "MorphNet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [3, 6, 10])
+def test_the_gammas_of_slimming_tell_other_widths_at_one_strength(width):
+    data, validation = teacher(width, 1024, seed=1), teacher(width, 512, seed=2)
+    keras.utils.set_random_seed(3)
+    # The ratio is that of the teacher; that it is right shows in the gammas before they are pruned.
+    model = train(student(32, normalized=True), data, 40, NetworkSlimming(0.05, ratio=1 - width / 32, prune_at=20))
+    alive = 32 - model.history.history["channels_below_threshold"][18]
+    assert abs(alive - width) <= 0.1 * width
+    small = tfprune.shrink(model)
+    assert small.get_layer("hidden").units == width
+    loss = train(small, data, 20).evaluate(*validation, verbose=0)
+    assert loss <= plain_loss(width, wide=32, epochs=40, normalized=True)

@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from sparse_rows import BY_NAME, ROWS, Watcher, data, fit, network, ready, same_arrays
 
+from tfprune.callbacks import SET, GraNet, RigL
 from tfprune.kernels import kernels
+from tfprune.schedules import Constant, Polynomial
 
 GROWING = [row for row in ROWS if row.grows]
 BY_GRADIENT = [row for row in ROWS if row.gradients != "none"]
@@ -165,3 +167,39 @@ def test_set_drops_what_is_nearest_to_zero(name, seen):
             living = np.abs(values[mask & side])
             number = len(living) - math.floor(round(0.3 * len(living), 9))
             assert np.array_equal(np.sort(np.abs(values[kept & side])), np.sort(living)[len(living) - number :])
+
+
+LAST = {
+    "SET": (lambda: SET(0.6, criterion="magnitude", drop=Constant(0.3, frequency=3), seed=1), 4),
+    "RigL": (lambda: RigL(0.6, drop=Constant(0.3, begin=1, end=12, frequency=2), seed=1), 4),
+    "RigL-last-step": (lambda: RigL(0.6, drop=Constant(0.3, begin=3, end=12, frequency=4), seed=1), 1),
+    "GraNet": (lambda: GraNet(Polynomial(0.8, initial=0.5, end=10, frequency=2), seed=1), 4),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_nothing_grows_where_it_would_not_be_trained(name):
+    make, steps = LAST[name]
+    model, callback = ready(steps_per_execution=steps), make()
+    before, after = Watcher(callback, keep=True), Watcher(callback, keep=True)
+    sparsity = fit(model, before, callback, after)["sparsity"][-1]
+    grown = [
+        sum(int((now.masks[n] & ~was.masks[n]).sum()) for n in now.masks)
+        for was, now in zip(before.seen.batches, after.seen.batches, strict=True)
+    ]
+    assert grown[-1] == 0
+    assert sum(grown) > 0
+    assert sparsity == pytest.approx(0.8 if name == "GraNet" else 0.6, abs=0.01)
+
+
+def test_weights_grow_in_the_last_steps_of_a_fit_if_the_schedule_goes_on():
+    callback = SET(0.6, criterion="magnitude", drop=Constant(0.3, end=24, frequency=3), seed=1)
+    before, after = Watcher(callback, keep=True), Watcher(callback, keep=True)
+    fit(ready(steps_per_execution=4), before, callback, after)
+    assert not same_arrays(before.seen.batches[-1].masks, after.seen.batches[-1].masks)
+
+
+def test_the_last_pruning_is_made_up_for_where_a_later_growth_falls_into_the_same_steps():
+    callback = GraNet(Polynomial(0.8, initial=0.5, end=2, frequency=2), drop=Constant(0.3, frequency=3), seed=1)
+    history = fit(ready(steps_per_execution=4), callback, epochs=2)
+    assert history["sparsity"] == pytest.approx([0.8, 0.8], abs=0.01)

@@ -1,7 +1,7 @@
 """Filter pruning via geometric median (FPGM)."""
 
-from tfprune.checks import check_fraction
 from tfprune.callbacks.filter_pruning import FilterPruning, Mode, Scope
+from tfprune.checks import check_fraction
 from tfprune.criteria import geometric_median_distance, l2_norm
 from tfprune.graph.groups import Exclude
 from tfprune.selection import Stage

@@ -2,9 +2,9 @@
 
 import math
 
-from tfprune.checks import check_fraction
 from tfprune.callbacks.rigl import grow_by_gradient
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
+from tfprune.checks import check_fraction
 from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.graph.groups import Exclude
 from tfprune.schedules import Cosine, Polynomial, Schedule
@@ -93,7 +93,8 @@ class GraNet(SparseTraining):
 
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Prune the smallest weights of all layers, then regenerate each layer."""
-        if self._active.due(time):
+        # A time after the end makes up for a last pruning that fell due within the same `steps_per_execution`.
+        if self._active.due(time) or time > (self._active.end or time):
             masks = self.prune_smallest(weights, masks, self._active.value(time), self._final)
         if not self._regenerates(time):
             return masks, {}
@@ -103,4 +104,4 @@ class GraNet(SparseTraining):
 
     def _regenerates(self, time: int) -> bool:
         """New weights would be pointless after the last step."""
-        return self._dropping.due(time) and not self.ends_at(self._dropping, time)
+        return self._dropping.due(time) and not self.ends(self._dropping)

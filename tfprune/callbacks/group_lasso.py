@@ -1,6 +1,6 @@
 """Group lasso: learning structured sparsity."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -11,14 +11,16 @@ from tfprune.callbacks.sparsity_regularization import SparsityRegularization, ad
 from tfprune.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
 from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.wiring import Wiring
 from tfprune.masking import Masks
 from tfprune.schedules import Schedule
 from tfprune.selection import channel_masks, zero_channels
 from tfprune.shrinkage import group_factors
-from tfprune.structures import Structure, coupled, multiples, of_group, of_member, scaled
+from tfprune.structures import Structure, coupled, multiples, of_group, of_member, scaled, wholes
 from tfprune.training_step import Gradients, Weight, updating_optimizer
+from tfprune.vanishing import vanishing_branches
 
-Parts = Literal["coupled", "filter", "channel", "shape"]
+Parts = Literal["coupled", "filter", "channel", "shape", "depth"]
 Update = Literal["proximal", "subgradient"]
 
 TRUNCATION = 1e-4
@@ -54,13 +56,14 @@ class GroupLasso(SparsityRegularization):
     Args:
         strength: How hard to pull: a number of at least 0, or a schedule of it. With weights by size, 1e-4 to 1e-2.
         parts: What goes as a whole: `"coupled"` for a channel with all that makes, carries and reads it, in all layers
-            that share it; or, for every kernel on its own, `"filter"`, `"channel"` (of its inputs) or `"shape"` (one
-            position of all filters).
+            that share it; for every kernel on its own, `"filter"`, `"channel"` (of its inputs) or `"shape"` (one
+            position of all filters); or `"depth"` for all weights of a residual branch, so that whole blocks go.
         update: `"proximal"` or `"subgradient"`.
         size_weighting: Whether large groups are pulled harder, by the square root of their size. The authors do not.
         threshold: Groups whose norm is at most this count as dead in the logs, and become zero when training ends.
-        min_channels: How many parts always stay, of each group of channels or of each kernel.
-        exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
+        min_channels: How many parts always stay, of each group of channels or of each kernel; of all branches together.
+        exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool. A branch with such
+            a layer stays.
 
     Raises:
         ValueError: If an argument is out of range; when `fit` starts, if there is nothing to prune.
@@ -90,7 +93,7 @@ class GroupLasso(SparsityRegularization):
         exclude: Exclude = None,
     ) -> None:
         super().__init__(strength, threshold, min_channels, exclude)
-        check_choice("parts", parts, ("coupled", "filter", "channel", "shape"))
+        check_choice("parts", parts, ("coupled", "filter", "channel", "shape", "depth"))
         check_choice("update", update, ("proximal", "subgradient"))
         self.parts = parts
         self.update = update
@@ -98,11 +101,13 @@ class GroupLasso(SparsityRegularization):
         self._groups: Sequence[ChannelGroup] = ()
 
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
-        """Return the channels of groups, or parts of the kernels that make or read them."""
+        """Return the channels of groups, parts of the kernels that make or read them, or residual branches."""
         self._groups = groups
         if self.parts == "coupled":
             return coupled(groups)
         leave_alone = resolve_exclude(self.model, self.exclude)
+        if self.parts == "depth":
+            return [self._branches(leave_alone)]
         members = [
             member
             for group in groups
@@ -121,10 +126,10 @@ class GroupLasso(SparsityRegularization):
             numbers.append((structure, ops.divide_no_nan(strength * self._weighting(structure), norms)))
         return add_to(gradients, multiples(numbers, ops.convert_to_tensor))
 
-    def pull_weights(self, weight: Weight, step: Any) -> Sequence[tuple[keras.Variable, Any]]:
+    def pull_weights(self, weight: Weight, rate: Any, strength: Any) -> Sequence[tuple[keras.Variable, Any]]:
         """Take a step's length off the norm of each group, or truncate small weights."""
         shrink = self._shrunken if self.update == "proximal" else self._truncated
-        pulled = shrink(weight, step)
+        pulled = shrink(weight, rate * strength)
         return [*pulled, *self._carriers(weight, pulled)] if self.parts == "filter" else pulled
 
     def penalty(self) -> float:
@@ -138,7 +143,7 @@ class GroupLasso(SparsityRegularization):
     def dead_masks(self) -> Masks:
         """Return masks of dead parts, and of what makes and carries channels that nothing makes or reads any more."""
         masks = super().dead_masks()
-        if self.parts == "coupled":
+        if self.parts in ("coupled", "depth"):
             return masks
         analysis = analyse(self.model, self.exclude)
         summed = [analysis.labels[channels.ravel()] for call in analysis.trace.calls for channels in call.reads]
@@ -150,6 +155,17 @@ class GroupLasso(SparsityRegularization):
                 dead |= unread & ~np.isin(group.labels, np.concatenate([np.zeros(0, int), *summed]))
             merge_masks(masks, channel_masks([(group, ~group.keep_one_each(dead))], ("producer", "affine")))
         return masks
+
+    def _branches(self, leave_alone: Callable[[keras.layers.Layer], bool]) -> Structure:
+        found = list(vanishing_branches(Wiring.of(self.model), leave_alone))
+        if len(found) <= self.min_channels:
+            raise ValueError(
+                f'GroupLasso(parts="depth") finds nothing to prune in {self.model.name!r}: it has {len(found)} '
+                f"residual branches that can vanish, and min_channels={self.min_channels} stay. Such a branch is "
+                "added to a shortcut, and adds zeros once its trained weights are zero. Build the model with more of "
+                'them, or prune channels: parts="coupled".'
+            )
+        return wholes("residual branches", found)
 
     def _weighting(self, structure: Structure) -> np.ndarray:
         return np.sqrt(structure.part_sizes if self.size_weighting else np.ones(structure.size)).astype("float32")

@@ -153,9 +153,9 @@ class GrowingRegularization(SparsityRegularization):
         numbers = [(structure, strength * self._grown[structure]) for structure in self.structures]
         return add_to(gradients, multiples(numbers, ops.convert_to_tensor))
 
-    def pull_weights(self, weight: Weight, step: Any) -> Sequence[tuple[keras.Variable, Any]]:
+    def pull_weights(self, weight: Weight, rate: Any, strength: Any) -> Sequence[tuple[keras.Variable, Any]]:
         """Let the decays grow; the weights stay as they are."""
-        moved = step > 0
+        moved = rate * strength > 0
         updates = ops.convert_to_tensor(self._updates) + ops.cast(moved, "int32")
         due = moved & ops.equal(updates % self.frequency, 0)
         changed = [(self._updates, updates)]

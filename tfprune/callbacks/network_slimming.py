@@ -108,7 +108,7 @@ class NetworkSlimming(GammaRegularization):
         signs = self._inside(lambda variable: ops.sign(ops.convert_to_tensor(variable)))
         return add_to(gradients, [(gamma, ops.cast(strength, sign.dtype) * sign) for gamma, sign in signs])
 
-    def pull_weights(self, weight: Weight, step: Any) -> list[tuple[Any, Any]]:
+    def pull_weights(self, weight: Weight, rate: Any, strength: Any) -> list[tuple[Any, Any]]:
         """Move gammas towards zero; the largest of each layer do not arrive there."""
         if self.update == "subgradient":
             return []
@@ -119,7 +119,7 @@ class NetworkSlimming(GammaRegularization):
         moved = []
         for gamma, inside in self._inside(lambda variable: ops.ones(variable.shape)):
             value = weight(gamma)
-            arrived = soft_threshold(value, ops.cast(step * inside, value.dtype))
+            arrived = soft_threshold(value, ops.cast(rate * strength * inside, value.dtype))
             zero = ops.equal(arrived, 0)
             kept = zero & (stays[gamma.path] > 0)
             # Not -0.0, which would say that HeldMasks has pruned it.

@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from tfprune.checks import check_fraction
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
+from tfprune.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.groups import Exclude

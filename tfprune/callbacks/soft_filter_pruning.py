@@ -1,7 +1,7 @@
 """Soft filter pruning (SFP)."""
 
-from tfprune.checks import check_fraction
 from tfprune.callbacks.filter_pruning import FilterPruning, Scope
+from tfprune.checks import check_fraction
 from tfprune.criteria import l2_norm
 from tfprune.graph.groups import Exclude
 from tfprune.selection import Stage

@@ -117,24 +117,20 @@ class SparseStructureSelection(SparsityRegularization):
     def pull_gradients(self, gradients: Gradients, strength: Any) -> Gradients:
         """Take the gradients of the factors away from the optimizer."""
         factors = [factor for factor in self._factors() if factor.path in gradients]
-        optimizer = updating_optimizer(self.model)
-        scale = optimizer.loss_scale_factor or 1.0
+        scale = updating_optimizer(self.model).loss_scale_factor or 1.0
         taken = [ops.cast(gradients[factor.path], "float32") / scale for factor in factors]
         context = tf.distribute.get_replica_context()
         if factors and context.num_replicas_in_sync > 1:
             taken = context.all_reduce(tf.distribute.ReduceOp.SUM, taken)
-        # The optimizer changes these: it counts the step, and may decay weights. Without tf.identity, the value would
-        # be read only where it is used, after that.
-        self._taken.rate = ops.cast(optimizer.learning_rate, "float32")
+        # The optimizer may decay these. Without tf.identity, the value would be read only where it is used, after that.
         self._taken.values = [
             (f, tf.identity(ops.convert_to_tensor(f)), g) for f, g in zip(factors, taken, strict=True)
         ]
         return {factor.path: ops.zeros_like(gradients[factor.path]) for factor in factors}
 
-    def pull_weights(self, weight: Weight, step: Any) -> Sequence[tuple[keras.Variable, Any]]:
+    def pull_weights(self, weight: Weight, rate: Any, strength: Any) -> Sequence[tuple[keras.Variable, Any]]:
         """Make one step of the accelerated proximal gradient."""
         updated: list[tuple[keras.Variable, Any]] = []
-        rate, strength = self._taken.rate, ops.convert_to_tensor(self._strength)
         for factor, value, gradient in self._taken.values:
             velocity = self._velocities[factor.path]
             new, moved = accelerated_proximal_step(

@@ -35,10 +35,9 @@ class SparseTraining(keras.callbacks.Callback):
     from the epoch at which `fit` starts. So a `fit` goes on where an earlier one ended after `save` and `load_model`
     (give `initial_epoch`), and after `BackupAndRestore`, wherever it stands in the list of callbacks.
 
-    New weights are not grown after the last step of a `fit`, where they would not be trained, unless the schedule has
-    an `end` beyond it: then training goes on.
-
-    An update that falls due within `steps_per_execution` steps is made after them.
+    An update that falls due within `steps_per_execution` steps is made after them. New weights are not grown after the
+    last step of a `fit`, where they would not be trained, unless the schedule has an `end` beyond it: then training
+    goes on.
 
     Args:
         schedule: When masks are updated, and by how much.
@@ -134,10 +133,10 @@ class SparseTraining(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask for the gradient of a step that is to come, if an update will need it."""
-        self._clock.start_batch(batch)
+        num_steps = int(getattr(self.model, "steps_per_execution", 1))
+        self._clock.start_batch(batch, num_steps)
         if self._captured is not None and self._waiting is None:
-            end = batch + int(getattr(self.model, "steps_per_execution", 1))
-            ahead = self._clock.last_due(self._due, self._clock.num_steps(end))
+            ahead = self._clock.last_due(self._due, self._clock.num_steps(batch + num_steps))
             if ahead is not None:
                 self._captured.arm(ahead)
                 self._waiting = self._clock.time_of(ahead)
@@ -153,7 +152,8 @@ class SparseTraining(keras.callbacks.Callback):
             # In mixed precision a step whose gradients overflow is not made; then the next one serves.
             if gradients is not None:
                 time, self._waiting = self._waiting, None
-                self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
+                if self._due(time):
+                    self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
         self._clock.end_batch(batch)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -327,11 +327,15 @@ class SparseTraining(keras.callbacks.Callback):
             )
 
     def _due(self, time: int) -> bool:
-        return self.due(time) and not (self.rewires and self.ends_at(self._active, time))
+        return self.due(time) and not (self.rewires and self.ends(self._active))
 
-    def ends_at(self, schedule: Schedule, time: int) -> bool:
-        """Whether training ends at a time: `fit` does, and the schedule has no later `end` that says it will go on."""
-        return time == self._clock.total(schedule.unit) and (schedule.end is None or schedule.end <= time)
+    def ends(self, schedule: Schedule) -> bool:
+        """Whether training ends where an update would be made now.
+
+        Then `fit` does, and the schedule has no later `end` that says it will go on.
+        """
+        total = self._clock.total(schedule.unit)
+        return self._clock.ends and total is not None and (schedule.end is None or schedule.end <= total)
 
     def due(self, time: int) -> bool:
         """Whether masks are updated at a time, in the unit of the schedule."""

@@ -1,5 +1,6 @@
 """What all callbacks share that push whole structures to zero: strength, logs, and layers that must not vanish."""
 
+import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -70,12 +71,13 @@ class SparsityRegularization(keras.callbacks.Callback):
         """
         return {}
 
-    def pull_weights(self, weight: Weight, step: Any) -> Sequence[tuple[keras.Variable, Any]]:
+    def pull_weights(self, weight: Weight, rate: Any, strength: Any) -> Sequence[tuple[keras.Variable, Any]]:
         """Return other weights after the optimizer's update, inside the compiled step.
 
         Args:
             weight: From a variable to its value.
-            step: Strength times learning rate, as a scalar tensor; 0 in steps that only accumulate gradients.
+            rate: The learning rate of the update, as a scalar tensor; 0 in steps that only accumulate gradients.
+            strength: The strength, as a scalar tensor.
 
         Returns:
             Variables and their new values. What becomes 0 does so in the moving average of `use_ema` as well.
@@ -200,20 +202,25 @@ class _Pull(StepHook):
         self._optimizer = updating_optimizer(callback.model)
         self._replicas = callback.model.distribute_strategy.num_replicas_in_sync
         self._averages = averages_by_path(callback.model)
+        self._kept = threading.local()  # replicas run in threads
         super().__init__(callback.model, callback.params)
 
     def before_update(self, gradients: Gradients) -> Gradients:
+        # When the optimizer has counted the step, a schedule gives the rate of the next. Without tf.identity, a rate
+        # that is a variable would be read only where it is used.
+        self._kept.rate = tf.identity(ops.cast(self._optimizer.learning_rate, "float32"))
         strength = ops.convert_to_tensor(self._callback._strength) / self._replicas
         return self._callback.pull_gradients(gradients, strength * (self._optimizer.loss_scale_factor or 1.0))
 
     def after_update(self, weight: Weight) -> Sequence[tuple[keras.Variable, Any]]:
-        step = ops.convert_to_tensor(self._callback._strength) * ops.cast(self._optimizer.learning_rate, "float32")
+        rate = self._kept.rate
         every = self._optimizer.gradient_accumulation_steps
         if every:
             # Every call of the optimizer counts here; its property `iterations` counts updates.
             calls = ops.convert_to_tensor(self._optimizer.variables[0])
-            step = step * ops.cast(tf.equal(calls % every, 0), step.dtype)
-        pulled = list(self._callback.pull_weights(weight, step))
+            rate = rate * ops.cast(tf.equal(calls % every, 0), rate.dtype)
+        strength = ops.convert_to_tensor(self._callback._strength)
+        pulled = list(self._callback.pull_weights(weight, rate, strength))
         averages = [(average, value) for v, value in pulled for average in self._averages.get(v.path, ())]
         zeroed = [(average, ops.where(ops.equal(v, 0), ops.zeros_like(v), weight(average))) for average, v in averages]
         return pulled + zeroed

@@ -1,7 +1,7 @@
 """Static sparse training: a random mask that never changes."""
 
-from tfprune.checks import check_fraction
 from tfprune.callbacks.sparse_training import Arrays, Overrides, SparseTraining
+from tfprune.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.graph.groups import Exclude
 from tfprune.schedules import Constant

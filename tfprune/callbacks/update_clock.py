@@ -34,6 +34,7 @@ class UpdateClock:
         self._epochs_done = 0
         self._steps_done = 0
         self._first_batch = 0
+        self._end = 0
 
     @property
     def now(self) -> int:
@@ -52,9 +53,17 @@ class UpdateClock:
             self._epochs_done, self._steps_done = epoch, epoch * (self.steps or 0)
         self._epoch = epoch
 
-    def start_batch(self, batch: int) -> None:
-        """The next steps begin with this batch of the epoch."""
+    def start_batch(self, batch: int, num_steps: int = 1) -> None:
+        """The next steps, at most so many, begin with this batch of the epoch."""
         self._first_batch = batch
+        self._end = batch + num_steps
+
+    @property
+    def ends(self) -> bool:
+        """Whether the fit is over after the steps that are under way."""
+        if self.steps is None:
+            return self._epochs_done >= self._epochs
+        return self._steps_done + self.num_steps(self._end) >= self._epochs * self.steps
 
     def num_steps(self, end: int) -> int:
         """How many steps are made from the first batch to `end`: the last `steps_per_execution` may lack some."""

@@ -19,6 +19,7 @@ class Wiring:
         readers: For each tensor (by id), the calls that read it; `None` where it leaves its graph as an output.
         calls: For each layer (by id), its calls in the order of `tfprune.cloning`.
         views: For each nested model or layer made of layers (by id), the functional model that it stands for.
+        inside: For each of them, its own calls.
 
     Example:
 
@@ -34,6 +35,7 @@ class Wiring:
     readers: dict[int, list[Node | None]] = field(default_factory=dict)
     calls: dict[int, list[Node]] = field(default_factory=dict)
     views: dict[int, keras.Model] = field(default_factory=dict)
+    inside: dict[int, list[Node]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: keras.Model) -> "Wiring":
@@ -50,7 +52,7 @@ class Wiring:
         wiring._enter(model)
         return wiring
 
-    def _enter(self, model: keras.Model) -> None:
+    def _enter(self, model: keras.Model) -> list[Node]:
         graph, own = functional(model), list[Node]()
         self.graphs.append((graph, own))
         for node in walk(graph):
@@ -58,7 +60,7 @@ class Wiring:
             inner = nested(node) if find_rule(node.operation) is None else None
             if inner is not None and id(node.operation) not in self.views:
                 self.views[id(node.operation)] = inner
-                self._enter(inner)
+                self.inside[id(node.operation)] = self._enter(inner)
             own.append(node)
             self.nodes.append(node)
             for tensor in node.inputs:
@@ -66,6 +68,7 @@ class Wiring:
             self.makers.update((id(tensor), (node, index)) for index, tensor in enumerate(node.outputs))
         for tensor in graph.outputs:
             self.readers.setdefault(id(tensor), []).append(None)
+        return own
 
 
 def is_addition(operation: keras.Operation) -> bool:

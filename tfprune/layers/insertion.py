@@ -100,9 +100,9 @@ class _Factors:
 
 def _behind_blocks(wiring: Wiring, factors: _Factors) -> Places:
     return {
-        id(node): Edit(before={index: factors.behind(node.operation)})
-        for node, index in residual_branches(wiring)
-        if not _is_scaled(wiring, node.inputs[index])
+        id(branch.node): Edit(before={branch.index: factors.behind(branch.node.operation)})
+        for branch in residual_branches(wiring)
+        if not _is_scaled(wiring, branch.node.inputs[branch.index])
     }
 
 

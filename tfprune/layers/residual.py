@@ -1,6 +1,7 @@
 """Find residual branches: what is added to a shortcut, and could be left out."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import keras
 
@@ -8,7 +9,22 @@ from tfprune.graph import Node
 from tfprune.graph.wiring import Wiring, is_addition
 
 
-def residual_branches(wiring: Wiring) -> Iterator[tuple[Node, int]]:
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """What is added to a shortcut.
+
+    Attributes:
+        node: The call that adds.
+        index: Which of its two inputs is the branch.
+        nodes: The calls of the branch.
+    """
+
+    node: Node
+    index: int
+    nodes: tuple[Node, ...]
+
+
+def residual_branches(wiring: Wiring) -> Iterator[Branch]:
     """Find every addition of a shortcut and a branch.
 
     Both come from one tensor. The shortcut is that tensor, or passes at most one layer with a kernel (a projection);
@@ -18,22 +34,22 @@ def residual_branches(wiring: Wiring) -> Iterator[tuple[Node, int]]:
         wiring: The wiring of a model.
 
     Yields:
-        The call that adds, and which of its two inputs is the branch.
+        The branches.
 
     Example:
 
     >>> inputs = keras.Input((4,))
     >>> branch = keras.layers.Dense(4)(inputs)
     >>> model = keras.Model(inputs, keras.layers.Add(name="add")([inputs, branch]))
-    >>> [(node.operation.name, index) for node, index in residual_branches(Wiring.of(model))]
+    >>> [(branch.node.operation.name, branch.index) for branch in residual_branches(Wiring.of(model))]
     [('add', 1)]
     """
     for graph, nodes in wiring.graphs:
         ancestry = _Ancestry(graph, nodes, wiring)
         for node in nodes:
             if is_addition(node.operation) and len(node.inputs) == 2:
-                found = [index for index in (0, 1) if ancestry.is_branch(node, index)]
-                yield from ((node, index) for index in found)
+                found = ((index, ancestry.branch(node, index)) for index in (0, 1))
+                yield from (Branch(node, index, nodes) for index, nodes in found if nodes)
 
 
 class _Ancestry:
@@ -56,16 +72,17 @@ class _Ancestry:
                 self._kernels |= 1 << self._number[id(node.outputs[0])]
         self._tensors = {number: tensor for tensor, number in self._number.items()}
 
-    def is_branch(self, node: Node, index: int) -> bool:
-        """Whether this input of an addition is the branch, and the other one the shortcut."""
+    def branch(self, node: Node, index: int) -> tuple[Node, ...]:
+        """The calls of this input of an addition, if it is the branch and the other one the shortcut; else none."""
         branch, shortcut = (self._sources[self._number[id(node.inputs[i])]] for i in (index, 1 - index))
         common = branch & shortcut
         if not common or any(tensor.shape != node.outputs[0].shape for tensor in node.inputs):
-            return False
+            return ()
         before = self._sources[common.bit_length() - 1]  # the last tensor that both come from, and its own sources
         own, passed = branch & ~before, shortcut & ~before
         kernels = [(each & self._kernels).bit_count() for each in (own, passed)]
-        return not own & passed and kernels[1] <= 1 and kernels[0] > kernels[1] and self._is_closed(own, node)
+        longer = not own & passed and kernels[1] <= 1 and kernels[0] > kernels[1]
+        return self._makers(own) if longer and self._is_closed(own, node) else ()
 
     def _add(self, tensor: keras.KerasTensor, sources: int) -> None:
         self._number[id(tensor)] = len(self._sources)
@@ -73,10 +90,16 @@ class _Ancestry:
 
     def _is_closed(self, region: int, end: Node) -> bool:
         """Whether nothing but `end` reads these tensors from outside."""
-        inside = (number for number in range(region.bit_length()) if region >> number & 1)
-        readers = [reader for number in inside for reader in self._wiring.readers.get(self._tensors[number], ())]
+        readers = [reader for tensor in self._within(region) for reader in self._wiring.readers.get(tensor, ())]
         return all(
             reader is not None
             and (reader is end or all(region >> self._number[id(tensor)] & 1 for tensor in reader.outputs))
             for reader in readers
         )
+
+    def _makers(self, region: int) -> tuple[Node, ...]:
+        found = (self._wiring.makers[tensor][0] for tensor in self._within(region))
+        return tuple({id(node): node for node in found}.values())
+
+    def _within(self, region: int) -> Iterator[int]:
+        return (self._tensors[number] for number in range(region.bit_length()) if region >> number & 1)
