@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,14 +106,39 @@ def benchmark(
         raise ValueError("benchmark() needs at least one path of a .tflite file.")
     if runs < 1 or warmup < 0:
         raise ValueError(f"Expected runs of 1 or more and warmup of 0 or more. Received: runs={runs}, warmup={warmup}.")
-    models = [TFLiteModel(path, num_threads) for path in paths]
-    for model in models:
-        model.set_inputs({door.name: _typical(door) for door in model.inputs})
-    for _ in range(warmup):
+    timings = time_in_turns([str(path) for path in paths], runs, warmup, num_threads)
+    return BenchmarkReport(timings, runs, num_threads)
+
+
+def time_in_turns(
+    paths: Sequence[str], runs: int, warmup: int, num_threads: int, starts: int = 1
+) -> tuple[FileTiming, ...]:
+    """Time files in turns, as `benchmark` does, with fresh interpreters at each of several starts.
+
+    The threads of an interpreter can keep a good or a bad place on the cores for as long as they live: the same file,
+    loaded twice, was seen to differ by 0.6 with two threads, run after run. Several starts draw several places.
+
+    Args:
+        paths: The files; the first is what the others are compared with.
+        runs: Timed runs of each file, over all starts.
+        warmup: Rounds of runs after each start, before the first timed one.
+        num_threads: Threads the interpreter may use.
+        starts: How often to load the files; at most once per run.
+
+    Returns:
+        One entry per file.
+    """
+    parts = np.array_split(np.arange(runs), min(runs, starts))
+    seconds = []
+    for part in parts:
+        models = [TFLiteModel(path, num_threads) for path in paths]
         for model in models:
-            model.invoke()
-    seconds = np.array([[_time_once(model) for model in models] for _ in range(runs)])
-    return BenchmarkReport(_summarize([str(path) for path in paths], models, seconds), runs, num_threads)
+            model.set_inputs({door.name: _typical(door) for door in model.inputs})
+        for _ in range(warmup):
+            for model in models:
+                model.invoke()
+        seconds += [[_time_once(model) for model in models] for _ in part]
+    return _summarize(list(paths), models, np.array(seconds))
 
 
 def _time_once(model: TFLiteModel) -> float:
