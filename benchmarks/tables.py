@@ -197,7 +197,7 @@ TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
-        *(dynamic_sparse, training_overhead),
+        *(dynamic_sparse, training_overhead, regularization),
     )
 }
 
