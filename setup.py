@@ -9,8 +9,12 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfprune/__init__.py").read_text(), re.M)[1]
 
 RECIPES = ["mlxtend==0.25.0"]
+PLOT = ["matplotlib>=3.8"]
+WEIGHT_ONLY = ["ai-edge-quantizer>=0.5"]
 TEST = [
     *RECIPES,
+    *WEIGHT_ONLY,
+    *PLOT,
     "pytest>=8",
     "pytest-xdist>=3",
     "hypothesis>=6.100",
@@ -41,11 +45,13 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
+        "plot": PLOT,
         "recipes": RECIPES,
+        "weight-only": WEIGHT_ONLY,
         "test": TEST,
         "benchmarks": [
             *RECIPES,
-            "matplotlib>=3.8",
+            *PLOT,
             "scipy>=1.11",
             "tensorflow-model-optimization>=0.8",
             "tf_keras>=2.18",

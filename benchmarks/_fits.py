@@ -14,18 +14,26 @@ def resnet20() -> keras.Model:
     return resnet20_of(keras)
 
 
-def resnet20_of(library: Any) -> Any:
-    """Return the CIFAR ResNet-20 made with Keras 3, or with another library that has its names, such as tf_keras."""
+def resnet20_of(library: Any, width: int = 16, shape: tuple[int, ...] = (32, 32, 3), momentum: float = 0.99) -> Any:
+    """Return the CIFAR ResNet-20 made with Keras 3, or with another library that has its names, such as tf_keras.
+
+    Args:
+        library: `keras` or what has its names.
+        width: Filters of the first stage.
+        shape: Height, width and channels of the images.
+        momentum: That of the moving averages of BatchNormalization.
+    """
     layers = library.layers
 
     def conv(x: Any, filters: int, strides: int = 1, size: int = 3) -> Any:
-        return layers.BatchNormalization()(layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x))
+        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(momentum=momentum)(x)
 
-    inputs = library.Input((32, 32, 3))
-    x = layers.ReLU()(conv(inputs, 16))
-    for filters in (16, 32, 64):
+    inputs = library.Input(shape)
+    x = layers.ReLU()(conv(inputs, width))
+    for filters in (width, 2 * width, 4 * width):
         for block in range(3):
-            strides = 2 if filters > 16 and block == 0 else 1
+            strides = 2 if filters > width and block == 0 else 1
             branch = conv(layers.ReLU()(conv(x, filters, strides)), filters)
             x = x if strides == 1 else conv(x, filters, strides, size=1)
             x = layers.ReLU()(layers.Add()([x, branch]))

@@ -146,7 +146,8 @@ def int8_bytes(model: keras.Model, calibration: np.ndarray) -> int:
     """Return the size of a model as a checked int8 file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
-        return tfprune.export(model, path, quantize="int8", calibration=calibration, max_samples=200).file_bytes
+        options = tfprune.ExportOptions(max_samples=200)
+        return tfprune.export(model, path, quantize="int8", calibration=calibration, options=options).file_bytes
 
 
 def measure(name: str, ratio: float, seed: int) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,21 +130,25 @@ def _channels(groups: tuple[tfprune.graph.ChannelGroup, ...]) -> int:
     return sum(member.variable.shape[member.axis] for group in groups for member in group.producers)
 
 
-def run_all(names: list[str], out: Path, again: bool) -> dict[str, dict[str, Any]]:
-    """Check the networks, each in a process of its own so that memory is given back; keep what is done."""
+def run_all(
+    script: str,
+    names: list[str],
+    out: Path,
+    again: bool,
+    tell: Callable[[dict[str, Any]], str],
+    check_rows: Callable[[dict[str, dict[str, Any]]], list[Claim]],
+) -> dict[str, dict[str, Any]]:
+    """Run `script NAME --one` for networks, each in a process that gives its memory back; keep what is done."""
     done = json.loads(out.read_text())["measured"] if out.exists() else {}
     for number, name in enumerate(names, 1):
         if name in done and not again:
             continue
-        finished = subprocess.run(
-            [sys.executable, __file__, name, "--one"], capture_output=True, text=True, check=False
-        )
+        finished = subprocess.run([sys.executable, script, name, "--one"], capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             raise RuntimeError(f"{name} failed:\n{finished.stderr[-3000:]}")
-        row = json.loads(finished.stdout.strip().splitlines()[-1])
-        done[name] = row
-        note(f"{number}/{len(names)} {name}: error {row['relative_error']:.2g}, free {row['free_channels']:.1%}")
-        conclude(out, claims(done), {"networks": NETWORKS}, done)
+        done[name] = json.loads(finished.stdout.strip().splitlines()[-1])
+        note(f"{number}/{len(names)} {name}: {tell(done[name])}")
+        conclude(out, check_rows(done), {"networks": NETWORKS}, done)
     return done
 
 
@@ -166,9 +171,25 @@ def claims(rows: dict[str, dict[str, Any]]) -> list[Claim]:
     ]
 
 
+def told(row: dict[str, Any]) -> str:
+    """Return a finished row in a few words."""
+    return f"error {row['relative_error']:.2g}, free {row['free_channels']:.1%}"
+
+
 def main() -> int:
     """Read the command line and run."""
-    parser: argparse.ArgumentParser = arguments(__doc__, __file__)
+    return run_networks(__doc__, __file__, check, told, claims)
+
+
+def run_networks(
+    doc: str | None,
+    script: str,
+    check_one: Callable[[str], dict[str, Any]],
+    tell: Callable[[dict[str, Any]], str],
+    check_rows: Callable[[dict[str, dict[str, Any]]], list[Claim]],
+) -> int:
+    """Read the command line of a benchmark over networks, run it, and return the exit status."""
+    parser: argparse.ArgumentParser = arguments(doc, script)
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="names from keras.applications (default: all)")
     parser.add_argument("--again", action="store_true", help="check networks again that the JSON already holds")
     parser.add_argument("--one", action="store_true", help="check one network and print its row")
@@ -177,10 +198,10 @@ def main() -> int:
     if unknown:
         parser.error(f"not in keras.applications: {', '.join(unknown)}")
     if options.one:
-        print(json.dumps(check(options.networks[0])))
+        print(json.dumps(check_one(options.networks[0])))
         return 0
-    rows = run_all(options.networks, options.out, options.again)
-    return conclude(options.out, claims(rows), {"networks": NETWORKS}, rows)
+    rows = run_all(script, options.networks, options.out, options.again, tell, check_rows)
+    return conclude(options.out, check_rows(rows), {"networks": NETWORKS}, rows)
 
 
 if __name__ == "__main__":

@@ -101,9 +101,9 @@ def run(data: ImageData, epochs: int, ratio: float, seed: int, out: Path) -> dic
     step("4/5 Export to .tflite, checked against Keras")
     calibration = data.x_train[:500]  # the ranges of int8 come from training images, never from the test set
     exports = [
-        tfprune.export(dense, out / "dense_float.tflite", calibration=calibration),
-        tfprune.export(small, out / "pruned_float.tflite", calibration=calibration),
-        tfprune.export(small, out / "pruned_int8.tflite", quantize="int8", calibration=calibration),
+        tfprune.export(dense, out / "dense_float.tflite", calibration=calibration, overwrite=True),
+        tfprune.export(small, out / "pruned_float.tflite", calibration=calibration, overwrite=True),
+        tfprune.export(small, out / "pruned_int8.tflite", quantize="int8", calibration=calibration, overwrite=True),
     ]
 
     step("5/5 Measure accuracy and latency")

@@ -78,3 +78,16 @@ def test_network_slimming_runs_as_printed():
     assert space["small"].layers[0].filters == 4
     exec(second, space)
     assert space["wide"].layers[0].filters == 8
+
+
+def test_compress_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
+    random = np.random.default_rng(0)
+    (code,) = snippets("compress.md")
+    exec(code, {"model": model, "x": random.normal(size=(40, 8)).astype("float32"), "y": np.arange(40) % 3})
+    assert (tmp_path / "model.tflite").exists()
+    assert "Budget met: macs" in capsys.readouterr().out

@@ -5,17 +5,19 @@ import os
 from pathlib import Path
 
 
-def check_writable(path: str | os.PathLike[str], suffix: str = "") -> Path:
+def check_writable(path: str | os.PathLike[str], suffix: str = "", overwrite: bool = True) -> Path:
     """Return `path` as a `Path`, or raise before any work is spent on a file that cannot be written.
 
     Args:
         path: Where the file will go. Missing parent folders are created.
         suffix: The file name's required ending, such as `".tflite"`. Empty means any.
+        overwrite: Whether a file may be there already.
 
     Returns:
         The path.
 
     Raises:
+        FileExistsError: If there is a file and `overwrite` is False.
         ValueError: If the ending differs from `suffix`.
         OSError: If the parent folder cannot be made or written to, or `path` is a folder.
 
@@ -29,6 +31,10 @@ def check_writable(path: str | os.PathLike[str], suffix: str = "") -> Path:
         raise ValueError(f"The path must end in {suffix!r}. Received: {str(path)!r}. Try {target.stem + suffix!r}.")
     if target.is_dir():
         raise IsADirectoryError(f"Expected a path to a file, but {str(path)!r} is a folder. Add a file name to it.")
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"There is a file at {str(path)!r} already. Pass overwrite=True to replace it, or choose another path."
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         probe = _beside(target)

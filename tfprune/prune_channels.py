@@ -32,17 +32,20 @@ class Budget:
         parameters: Number of weights.
         macs: Multiply-accumulate operations for one sample.
         file_bytes: Size of the float32 weights in bytes, which a float `.tflite` is hardly larger than; an int8 file
-            is about a quarter of it.
+            is about a quarter of it. To `tfprune.compress`: the size of the int8 file that it writes.
+        latency: Median latency of the int8 file on this machine, always as a fraction of that of the dense model's
+            int8 file. Only `tfprune.compress` can measure it.
 
     Example:
 
     >>> Budget(macs=0.5)
-    Budget(parameters=None, macs=0.5, file_bytes=None)
+    Budget(parameters=None, macs=0.5, file_bytes=None, latency=None)
     """
 
     parameters: float | None = None
     macs: float | None = None
     file_bytes: float | None = None
+    latency: float | None = None
 
     def __post_init__(self) -> None:
         limits = self.limits()
@@ -51,10 +54,23 @@ class Budget:
                 "A budget needs at least one limit above 0, such as Budget(macs=0.5) for half the operations or "
                 f"Budget(parameters=100_000). Received: {self}."
             )
+        if self.latency is not None and self.latency >= 1:
+            raise ValueError(
+                "latency is a fraction of the dense int8 file's, below 1, as milliseconds differ from machine to "
+                f"machine: Budget(latency=0.5) for twice as fast. Received: {self}."
+            )
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set."""
         return {name: limit for name, limit in vars(self).items() if limit is not None}
+
+    def check_counted(self) -> None:
+        """Raise if a limit cannot be counted without an int8 file."""
+        if self.latency is not None:
+            raise ValueError(
+                "Only tfprune.compress measures latency. Give a limit on macs, which it follows from: "
+                f"Budget(macs=...). Received: {self}."
+            )
 
 
 def prune_channels(
@@ -110,6 +126,8 @@ def prune_channels(
         raise TypeError(f"target must be a Budget, such as tfprune.Budget(macs=0.5). Received: {target!r}.")
     if ranking not in ("local", "global", "structure"):
         raise ValueError(f"ranking must be 'local', 'global' or 'structure'. Received: {ranking!r}.")
+    if target is not None:
+        target.check_counted()
     analysis = analyse(model, exclude)
     groups = analysis.groups
     if not groups.free:

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tfprune.tflite_file import unpack
+
 try:
     from ai_edge_litert.interpreter import Interpreter
 except ImportError:
@@ -57,7 +59,8 @@ class TFLiteModel:
 
     Inputs and outputs are named and ordered by the file's signature. A signature keeps no order of its own,
     so inputs are in alphabetical order: name the inputs of a model that has several. Outputs called
-    `output_0`, `output_1`, ... are in that order, which is the order of the Keras model.
+    `output_0`, `output_1`, ... are in that order, others in that of the file's graph: both are the order of the
+    Keras model, if `tfprune.export` wrote the file.
 
     Args:
         source: Path of the file, or its bytes.
@@ -87,6 +90,7 @@ class TFLiteModel:
                 f"Received:{where} {len(self.content)} bytes with {self.content[4:8]!r} there."
             )
         try:
+            unpack(self.content)  # the interpreter trusts what it reads, and dies or hangs of some of it
             self._interpreter = Interpreter(model_content=self.content, num_threads=num_threads)
         except ValueError as error:
             raise ValueError(
@@ -197,7 +201,10 @@ def _doors(interpreter: Interpreter) -> tuple[list[TensorDetails], list[TensorDe
         return _details(inputs), _details(outputs)
     runner = interpreter.get_signature_runner(next(iter(signatures)))
     outputs = runner.get_output_details()
-    return _details(runner.get_input_details()), _details({key: outputs[key] for key in sorted(outputs, key=_rank)})
+    graph_order = [detail["index"] for detail in interpreter.get_output_details()]
+    by_number = all(name.rpartition("_")[2].isdigit() for name in outputs)
+    order = sorted(outputs, key=_rank if by_number else lambda name: graph_order.index(outputs[name]["index"]))
+    return _details(runner.get_input_details()), _details({name: outputs[name] for name in order})
 
 
 def _details(doors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:

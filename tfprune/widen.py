@@ -70,6 +70,7 @@ def widen(model: keras.Model, multiplier: float | Budget) -> keras.Model:
 
 def _check(multiplier: float | Budget) -> None:
     if isinstance(multiplier, Budget):
+        multiplier.check_counted()
         return
     if isinstance(multiplier, bool) or not isinstance(multiplier, numbers.Real):
         raise TypeError(f"multiplier must be a number or a tfprune.Budget. Received: {multiplier!r}.")

@@ -7,9 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.export import ExportMismatchError, export, exporter
+from tfprune.export import ExportMismatchError, ExportOptions, export, exporter
+from tfprune.export import options as options_module
 from tfprune.export.convert import to_tflite
 from tfprune.runtime import TFLiteModel
+
+IMAGES = np.random.default_rng(1).random((20, 8, 8, 1)).astype(np.float32)
+SPARSE = ExportOptions(sparse=True)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +22,10 @@ from tfprune.runtime import TFLiteModel
         (None, None, 1e-5),
         ("float16", None, 5e-3),
         ("dynamic", "float32", 0.05),
+        ("int16x8", None, 0.05),
+        ("int16x8", "int16", 0.05),
+        ("int8_weights", None, 0.05),
+        ("int4_weights", None, 0.5),
         ("int8", None, 0.15),
         ("int8", "uint8", 0.15),
         ("int8", "float32", 0.15),
@@ -71,14 +79,14 @@ def test_a_wrong_file_is_refused_and_the_older_one_stays(net, other_net, images,
     path.write_bytes(b"older")
     monkeypatch.setattr(exporter, "to_tflite", convert_other)
     with pytest.raises(ExportMismatchError, match="was not written"):
-        export(net, path, quantize=quantize, calibration=images)
+        export(net, path, quantize=quantize, calibration=images, overwrite=True)
     assert path.read_bytes() == b"older"
     assert os.listdir(tmp_path) == ["model.tflite"]
 
 
 def test_badly_scaled_calibration_is_refused(net, images, tmp_path, monkeypatch):
-    def convert_with_bytes(model, quantize, samples, io_dtype):
-        return to_tflite(model, quantize, {"image": samples["image"] * 255}, io_dtype)
+    def convert_with_bytes(model, quantize, samples, *arguments):
+        return to_tflite(model, quantize, {"image": samples["image"] * 255}, *arguments)
 
     monkeypatch.setattr(exporter, "to_tflite", convert_with_bytes)
     with pytest.raises(ExportMismatchError, match="scaled the same way"):
@@ -87,9 +95,10 @@ def test_badly_scaled_calibration_is_refused(net, images, tmp_path, monkeypatch)
 
 
 def test_tolerance_decides(net, images, tmp_path):
+    options = ExportOptions(tolerance=1e-12)
     with pytest.raises(ExportMismatchError, match="tolerance 1e-12"):
-        export(net, tmp_path / "model.tflite", quantize="dynamic", calibration=images, tolerance=1e-12)
-    assert export(net, tmp_path / "model.tflite", tolerance=0.5).tolerance == 0.5
+        export(net, tmp_path / "model.tflite", quantize="dynamic", calibration=images, options=options)
+    assert export(net, tmp_path / "model.tflite", options=ExportOptions(tolerance=0.5)).tolerance == 0.5
 
 
 def test_the_model_and_the_temporary_folder_stay_as_they_were(images, tmp_path, monkeypatch):
@@ -118,19 +127,31 @@ def test_mixed_precision_models_are_exported(images, tmp_path):
 
 
 def test_at_most_max_samples_are_used(net, images, tmp_path):
-    report = export(net, tmp_path / "model.tflite", quantize="int8", calibration=images, max_samples=7)
+    options = ExportOptions(max_samples=7)
+    report = export(net, tmp_path / "model.tflite", quantize="int8", calibration=images, options=options)
     assert report.verified_on == "7 calibration samples"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"quantize": "int4"}, r"must be one of \[None, 'float16', 'dynamic', 'int8'\]. Received: 'int4'"),
+        ({"quantize": "int4"}, r"must be one of \[None, 'float16', 'dynamic', 'int8', .*\]. Received: 'int4'"),
         ({"quantize": "int8"}, r"Pass some hundred training samples: calibration=x_train\[:500\]"),
         ({"quantize": "dynamic", "io_dtype": "int8"}, "float32 inputs and outputs. Received: io_dtype='int8'"),
-        ({"io_dtype": "int16"}, r"io_dtype must be one of \['int8', 'uint8', 'float32'\]"),
-        ({"tolerance": 0.0}, "tolerance must be above 0"),
+        ({"io_dtype": "int32"}, r"io_dtype must be one of \['float32', 'int8', 'uint8', 'int16'\]"),
+        ({"quantize": "int8", "calibration": IMAGES, "io_dtype": "int16"}, "int8 or uint8 or float32 inputs"),
+        ({"quantize": "int16x8", "calibration": IMAGES, "io_dtype": "int8"}, "float32 or int16 inputs"),
+        ({"quantize": "int16x8"}, r'quantize="int16x8" measures the range of every tensor'),
         ({"calibration": np.full((5, 8, 8, 1), np.nan)}, "NaN or infinite"),
+        ({"calibration": IMAGES.astype(str)}, "is float32; the calibration data is <U"),
+        ({"quantize": "int8", "calibration": IMAGES[:1]}, r"one calibration sample\. Give some hundred"),
+        ({"quantize": "int16x8", "calibration": IMAGES[:1]}, "one calibration sample"),
+        ({"quantize": "int8", "calibration": np.full((5, 8, 8, 1), 0.5)}, "is 0.5 everywhere"),
+        ({"quantize": "int8", "calibration": np.where(IMAGES > 0.999, 1e4, IMAGES)}, "outliers up to 1e"),
+        ({"quantize": "dynamic", "options": SPARSE}, "cannot be used with quantize='dynamic': LiteRT 2.3 does not run"),
+        ({"quantize": "int16x8", "calibration": IMAGES, "options": SPARSE}, "biases that no runtime reads"),
+        ({"quantize": "int8_weights", "options": SPARSE}, "cannot read sparse ones"),
+        ({"options": SPARSE}, r"sparse=True cannot help: at most 0% of the weights of a kernel are zero"),
     ],
 )
 def test_bad_arguments_are_refused_before_conversion(net, tmp_path, monkeypatch, arguments, message):
@@ -143,6 +164,30 @@ def test_bad_paths_are_refused_before_conversion(net, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "to_tflite", lambda *_: pytest.fail("converted something"))
     with pytest.raises(ValueError, match=r"must end in '\.tflite'"):
         export(net, tmp_path / "model.keras")
+    (tmp_path / "model.tflite").write_bytes(b"older")
+    with pytest.raises(FileExistsError, match=r"model\.tflite' already\. Pass overwrite=True"):
+        export(net, tmp_path / "model.tflite")
+    assert (tmp_path / "model.tflite").read_bytes() == b"older"
+
+
+@pytest.mark.parametrize(("quantize", "num_bytes"), [(None, 4), ("float16", 2), ("dynamic", 1), ("int4_weights", 4)])
+def test_models_too_large_for_a_file_are_refused_before_conversion(net, tmp_path, monkeypatch, quantize, num_bytes):
+    monkeypatch.setattr(exporter, "to_tflite", lambda *_: pytest.fail("converted something"))
+    monkeypatch.setattr(options_module, "_MAX_FILE_BYTES", num_bytes * net.count_params() - 1)
+    with pytest.raises(ValueError, match=rf"{net.count_params():,} weights.*file can hold 2\.1 GB\. Shrink"):
+        export(net, tmp_path / "model.tflite", quantize=quantize)
+
+
+def test_a_missing_package_is_said_before_anything_is_read(net, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'ai-edge-quantizer.*pip install "tfprune\[weight-only\]"'):
+        export("not even a model", tmp_path / "model.tflite", quantize="int4_weights")
+
+
+def test_an_existing_file_is_replaced_when_told(net, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"older")
+    export(net, tmp_path / "model.tflite", overwrite=True)
+    assert TFLiteModel(tmp_path / "model.tflite").outputs[0].shape == (1, 3)
 
 
 class Subclassed(keras.Model):
@@ -164,9 +209,9 @@ def test_models_that_cannot_be_exported_say_why(tmp_path):
     subclassed(np.zeros((1, 3), np.float32))
     assert export(subclassed, path).file_bytes
     inputs = keras.Input((3,))
-    assert export(keras.Model(inputs, subclassed(inputs)), path).file_bytes
+    assert export(keras.Model(inputs, subclassed(inputs)), path, overwrite=True).file_bytes
     with pytest.raises(ValueError, match="every size but the batch"):
-        export(keras.Sequential([keras.Input((None, 3)), keras.layers.GlobalAveragePooling1D()]), path)
+        export(keras.Sequential([keras.Input((None, 3)), keras.layers.GlobalAveragePooling1D()]), path, overwrite=True)
 
 
 def test_tf_keras_models_are_refused(tmp_path):

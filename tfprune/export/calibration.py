@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from tfprune.export.inputs import Samples, input_specs
 
+_TYPICAL = 0.99
+
 
 def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Samples:
     """Return calibration data as one array per input, checked against the model.
@@ -42,6 +44,37 @@ def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Sa
             f"iterable of batches. Received: {type(calibration).__name__}."
         )
     return {name: _checked(name, samples[name], spec) for name, spec in specs.items()}
+
+
+def check_ranges(samples: Samples, num_levels: int) -> None:
+    """Raise if no sensible range of the inputs can be measured on calibration samples.
+
+    Args:
+        samples: The samples by input name.
+        num_levels: How many values a quantized input can have: 256 for int8.
+
+    Raises:
+        ValueError: If there is one sample, all are alike, or an outlier leaves almost all values to a single step.
+    """
+    if _count(samples) < 2:
+        raise ValueError(
+            "Ranges cannot be measured on one calibration sample. Give some hundred that are typical: x_train[:500]."
+        )
+    floats = {name: array for name, array in samples.items() if array.dtype.kind not in "iub"}
+    if floats and all((array == array.flat[0]).all() for array in floats.values()):
+        raise ValueError(
+            f"The calibration data is {next(iter(floats.values())).flat[0]:g} everywhere: no range can be measured. "
+            "Give real inputs, scaled as in training."
+        )
+    for name, array in floats.items():
+        step = float(max(array.max(), 0) - min(array.min(), 0)) / (num_levels - 1)
+        sizes = np.abs(array[array != 0].astype(np.float64))
+        if sizes.size and np.quantile(sizes, _TYPICAL) < step / 2:
+            raise ValueError(
+                f"The calibration data for input {name!r} has outliers up to {sizes.max():.3g}, beside which "
+                f"{_TYPICAL:.0%} of its values (up to {np.quantile(sizes, _TYPICAL):.3g}) would be rounded to zero. "
+                "Remove or clip the outliers, in training too."
+            )
 
 
 def _is_per_input(value: Any, specs: Mapping[str, tf.TensorSpec]) -> bool:

@@ -16,33 +16,50 @@ import tensorflow as tf
 
 from tfprune.cloning import copy_adapted_state, made_from_config
 from tfprune.export.inputs import Samples, call, input_specs
+from tfprune.export.modes import MODES, Mode
+from tfprune.export.signature import name_outputs
+from tfprune.export.sparsity import finish_sparse
+from tfprune.export.weight_only import quantize_weights
+from tfprune.quantize import is_quantize_aware, lowered
 
 SIGNATURE = "serving_default"
 _CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
 
 
-def to_tflite(model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str) -> bytes:
+def to_tflite(
+    model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool = False
+) -> bytes:
     """Return `model` as a `.tflite` file with a static batch of 1. The model itself stays as it is.
 
     Args:
         model: A built model with known inputs.
-        quantize: None, `"float16"`, `"dynamic"` or `"int8"`.
-        samples: Calibration samples; needed for `"int8"`.
-        io_dtype: dtype of the float inputs and outputs of an `"int8"` file: `"int8"`, `"uint8"` or `"float32"`.
+        quantize: The mode: a key of `MODES`.
+        samples: Calibration samples; needed for modes that are calibrated, but for a quantize-aware model.
+        io_dtype: dtype of the file's float inputs and outputs: one of the mode's doors.
+        sparse: Whether to store kernels sparse where that makes them smaller.
 
     Returns:
         The file's bytes.
 
     Raises:
-        ValueError: If `quantize="int8"` and the model has loops or branches.
+        ValueError: If a model with loops or branches is to be calibrated, or `sparse` makes nothing smaller.
         RuntimeError: If the converter refuses the model.
     """
+    content = name_outputs(_convert(model, quantize, samples, io_dtype, sparse), model)
+    if MODES[quantize].weight_bits:
+        content = quantize_weights(content, MODES[quantize].weight_bits)
+    return finish_sparse(content) if sparse else content
+
+
+def _convert(model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool) -> bytes:
+    mode = MODES[quantize]
+    source = lowered(model) if is_quantize_aware(model) else model
     with tempfile.TemporaryDirectory() as folder:
-        forward = _save(float32_twin(model), list(input_specs(model).values()), folder)
-        if quantize == "int8":
-            _refuse_control_flow(model, forward)
+        forward = _save(float32_twin(source), list(input_specs(model).values()), folder)
+        if samples is not None and mode.is_calibrated:
+            _refuse_control_flow(model, forward, quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        _set_quantization(converter, quantize, samples, io_dtype)
+        _set_up(converter, mode, samples, io_dtype, sparse)
         with warnings.catch_warnings():
             # the converter's own calibrator uses the interpreter that TensorFlow is about to drop
             warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
@@ -94,31 +111,31 @@ def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
     return concrete
 
 
-def _refuse_control_flow(model: keras.Model, forward: Any) -> None:
+def _refuse_control_flow(model: keras.Model, forward: Any, quantize: str | None) -> None:
     graph = forward.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     found = sorted({node.op for node in nodes} & _CONTROL_FLOW)
     if found:  # the converter's calibrator does not raise on these, it kills the process (TensorFlow 2.21)
         raise ValueError(
-            f"Model {model.name!r} has loops or branches ({', '.join(found)}), which cannot be calibrated for int8. "
+            f"Model {model.name!r} has loops or branches ({', '.join(found)}), which cannot be calibrated for "
+            f"quantize={quantize!r}. "
             'Build its recurrent layers with unroll=True, or use quantize="dynamic" or "float16".'
         )
 
 
-def _set_quantization(converter: Any, quantize: str | None, samples: Samples | None, io_dtype: str) -> None:
-    if quantize is None:
-        return
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+def _set_up(converter: Any, mode: Mode, samples: Samples | None, io_dtype: str, sparse: bool) -> None:
+    optimizations = [tf.lite.Optimize.DEFAULT] if mode.optimizes else []
+    converter.optimizations = [*optimizations, *([tf.lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else [])]
     # One scale per Dense kernel, for runtimes that many devices have: tflite-runtime 2.14 refuses per-channel ones
     # in dynamic-range files; in int8 files it runs them, but the operator's version does not mention them, so a
     # runtime without them could not tell. It costs about 5% more int8 error, and the option has no public name.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    if quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        assert samples is not None
-        converter.representative_dataset = lambda: _one_by_one(samples)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if mode.types:
+        converter.target_spec.supported_types = list(mode.types)
+    if mode.is_calibrated:
+        if samples is not None:
+            converter.representative_dataset = lambda: _one_by_one(samples)
+            converter.target_spec.supported_ops = list(mode.operator_sets)
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io_dtype)
 
 

@@ -2,14 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
-_OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-_TYPE_NAMES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-_KERNEL_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+from tfprune.export.constants import stored_kernels
+from tfprune.tflite_file import operator_name, type_name, unpack
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,13 @@ def count_operators(content: bytes) -> tuple[OperatorCount, ...]:
     Returns:
         One entry per operator and dtype.
     """
-    model = schema.ModelT.InitFromPackedBuf(content)
+    model = unpack(content)
     counts: Counter[tuple[str, str]] = Counter()
     for graph in model.subgraphs:
         for operator in graph.operators or []:
-            name = _operator_name(model, operator)
+            name = operator_name(model, operator)
             tensors = [graph.tensors[i] for i in [*operator.outputs, *operator.inputs] if i >= 0]
-            types = [_type_name(tensor) for tensor in tensors]
+            types = [type_name(tensor) for tensor in tensors]
             counts[name, next((kind for kind in types if "float" in kind), types[0])] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(OperatorCount(name, dtype, count) for (name, dtype), count in ordered)
@@ -51,17 +48,9 @@ def zero_fraction(content: bytes) -> float:
     Returns:
         Between 0 and 1; 0 if the file has no kernels.
     """
-    model = schema.ModelT.InitFromPackedBuf(content)
-    zeros = entries = 0
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            data = model.buffers[tensor.buffer].data
-            dtype = _KERNEL_DTYPES.get(_type_name(tensor))
-            if data is None or not len(data) or dtype is None or len(tensor.shape) < 2:
-                continue
-            kernel = np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
-            zeros += int(kernel.size - np.count_nonzero(kernel))
-            entries += kernel.size
+    kernels = list(stored_kernels(unpack(content)))
+    entries = sum(kernel.size for kernel in kernels)
+    zeros = entries - sum(int(np.count_nonzero(kernel)) for kernel in kernels)
     return zeros / entries if entries else 0.0
 
 
@@ -74,24 +63,13 @@ def output_scales(content: bytes) -> dict[int, float]:
     Returns:
         Scale by index of the output tensor; outputs that are not dequantised are left out.
     """
-    model = schema.ModelT.InitFromPackedBuf(content)
+    model = unpack(content)
     graph = model.subgraphs[0]
     scales = {}
     for operator in graph.operators or []:
-        if operator.outputs[0] not in graph.outputs or _operator_name(model, operator) != "DEQUANTIZE":
+        if operator.outputs[0] not in graph.outputs or operator_name(model, operator) != "DEQUANTIZE":
             continue
         quantization = graph.tensors[operator.inputs[0]].quantization
         if quantization is not None and quantization.scale is not None:  # None where float16 becomes float32
             scales[int(operator.outputs[0])] = float(quantization.scale[0])
     return scales
-
-
-def _operator_name(model: Any, operator: Any) -> str:
-    code = model.operatorCodes[operator.opcodeIndex]
-    # Files for old runtimes keep small codes in the older, 8-bit field; the schema says: take the larger.
-    name = _OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
-    return code.customCode.decode() if name == "CUSTOM" else name
-
-
-def _type_name(tensor: Any) -> str:
-    return _TYPE_NAMES[tensor.type]

@@ -9,21 +9,6 @@ from tfprune.export.inputs import Samples, keras_outputs
 from tfprune.export.operators import output_scales
 from tfprune.runtime import TFLiteModel
 
-# Largest relative RMS error by mode. Measured on seven small networks (MLPs, convolutional nets with and without
-# residuals, swish/gelu/LayerNormalization, a regression and an autoencoder; untrained, and trained on MNIST-5k),
-# worst honest file: float 2e-6 (5e-4 on a random InceptionV3, whose
-# depth multiplies rounding), float16 9e-4, dynamic 0.027 (it also quantises activations, at run time),
-# int8 0.098. Broken files (other weights, calibration data scaled by 255 either way) start at 0.97. Between
-# the two, nearer to the honest side, and with room for deeper networks:
-TOLERANCES: dict[str | None, float] = {None: 2e-3, "float16": 5e-3, "dynamic": 0.1, "int8": 0.25}
-
-# A Keras model that computes in half precision differs from its float32 file by its own rounding.
-HALF_PRECISION_TOLERANCE = 0.05
-
-# Steps of the number formats relative to a value, for outputs that hardly vary around a large mean: there,
-# an error of one step says nothing. An int8 file states its step itself: the output's scale, or 1 LSB.
-STEPS: dict[str | None, float] = {None: 2.0**-20, "float16": 2.0**-11, "dynamic": 2.0**-8, "int8": 0.0}
-
 
 class ExportMismatchError(RuntimeError):
     """The converted file computes something else than the Keras model; it was not written."""
@@ -133,10 +118,11 @@ def verify(
 
     Raises:
         ExportMismatchError: If an output is further from the model's than allowed, or not finite.
+        RuntimeError: If the runtime cannot run the file.
     """
     loaded = TFLiteModel(content)
     expected = keras_outputs(model, samples)
-    outputs = loaded.predict(_as_real(samples, loaded))
+    outputs = _run(loaded, samples)
     actual = outputs if isinstance(outputs, list) else [outputs]
     if len(actual) != len(expected):
         raise ExportMismatchError(f"The Keras model has {len(expected)} outputs, the file {len(actual)}.")
@@ -149,6 +135,16 @@ def verify(
         if not error.rms_error <= error.allowed_rms_error:  # also true of NaN
             raise ExportMismatchError(_explain(error, tolerance))
     return errors
+
+
+def _run(loaded: TFLiteModel, samples: Samples) -> np.ndarray | list[np.ndarray]:
+    try:
+        return loaded.predict(_as_real(samples, loaded))
+    except RuntimeError as error:  # some kernels look at their inputs' types only when they run
+        raise RuntimeError(
+            f"The converter wrote a file that this runtime cannot run, and it was not kept: {error}. "
+            "Replace the layer that it names, or try another quantize mode."
+        ) from error
 
 
 def _as_real(samples: Samples, loaded: TFLiteModel) -> Samples:

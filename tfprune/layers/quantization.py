@@ -1,0 +1,254 @@
+"""Layers that compute as int8 will, while they train in float."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Range = tuple[float, float]
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class QuantizeActivation(keras.layers.Layer):
+    """Rounds its input to 256 levels, over a range that follows what passes in training.
+
+    The range is a moving average of the smallest and largest values of each training batch, always with zero in it;
+    the first batch sets it. Until then, at inference, the input passes unchanged. The gradient passes the rounding
+    unchanged. Numbers that are infinite leave the range as it is, and so does NaN, which passes. One layer may round
+    several tensors that must share a range, as those that are concatenated: each has a site of its own, and the range
+    covers all.
+
+    Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", CVPR 2018, https://arxiv.org/abs/1712.05877
+
+    Args:
+        sites: How many tensors share the range.
+        momentum: The weight of the past in the moving averages, from 0 to below 1.
+        fixed: A range (smallest, largest) known beforehand, such as that of a sigmoid; `None` to learn it.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: If `sites` is below 1, `momentum` out of range, or `fixed` does not hold zero.
+
+    Example:
+
+    >>> layer = QuantizeActivation()
+    >>> batch = keras.ops.array([[0.0, 0.1004, 2.55]])
+    >>> [round(float(value), 3) for value in layer(batch, training=True)[0]]
+    [0.0, 0.1, 2.55]
+    >>> [round(float(value), 3) for value in layer(batch * 2)[0]]  # at inference the range stays
+    [0.0, 0.2, 2.55]
+    """
+
+    def __init__(
+        self, sites: int = 1, momentum: float = 0.99, fixed: Sequence[float] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if sites < 1:
+            raise ValueError(f"sites must be 1 or more. Received: {sites}.")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and below 1. Received: {momentum}.")
+        if fixed is not None and not (len(fixed) == 2 and fixed[0] <= 0 <= fixed[1] and fixed[0] < fixed[1]):
+            raise ValueError(f"fixed must be a range (smallest, largest) with zero in it. Received: {fixed}.")
+        self.sites, self.momentum = sites, momentum
+        self.fixed: Range | None = None if fixed is None else (float(fixed[0]), float(fixed[1]))
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Make the smallest and largest value of each site; both are 0 where nothing was seen."""
+        if self.fixed is None:
+            # Replicas see different batches: what they note is averaged.
+            options: dict[str, Any] = {"shape": (self.sites,), "initializer": "zeros", "trainable": False}
+            options |= {"dtype": "float32", "autocast": False, "aggregation": "mean"}
+            self.smallest = self.add_weight(name="smallest", **options)
+            self.largest = self.add_weight(name="largest", **options)
+
+    def call(self, inputs: Any, site: int = 0, training: bool | None = None) -> Any:
+        """Round `inputs`, and in training let the range of `site` follow them."""
+        if self.fixed is not None:
+            return _rounded(inputs, *self.fixed) if training else _fake_quantize(inputs, *self.fixed)
+        if training:
+            return _rounded(inputs, *self._observe(ops.stop_gradient(inputs), site))
+        low, high = ops.min(self.smallest), ops.max(self.largest)
+        return ops.cond(high > low, lambda: _fake_quantize(inputs, low, high), lambda: inputs)
+
+    def _observe(self, inputs: Any, site: int) -> tuple[Any, Any]:
+        smallest, largest = ops.convert_to_tensor(self.smallest), ops.convert_to_tensor(self.largest)
+        # Zero padding, and a zero after a ReLU, must be exact: the range holds zero. Its width is never zero.
+        low = ops.minimum(ops.cast(ops.min(inputs), "float32"), 0.0)
+        high = ops.maximum(ops.cast(ops.max(inputs), "float32"), keras.config.epsilon())
+        # What is not a number goes on, into the loss; a range that took it up would never be rid of it.
+        here = ops.logical_and(ops.arange(self.sites) == site, ops.isfinite(high - low))
+        new = ops.logical_not(largest > smallest)
+        smallest = ops.where(here, ops.where(new, low, low + self.momentum * (smallest - low)), smallest)
+        largest = ops.where(here, ops.where(new, high, high + self.momentum * (largest - high)), largest)
+        self.smallest.assign(smallest)
+        self.largest.assign(largest)
+        return ops.min(smallest), ops.max(largest)
+
+    @property
+    def range(self) -> Range | None:
+        """The range (smallest, largest), or `None` where nothing was seen."""
+        if self.fixed is not None or not self.built:
+            return self.fixed
+        low = float(ops.convert_to_numpy(self.smallest).min())
+        high = float(ops.convert_to_numpy(self.largest).max())
+        return (low, high) if high > low else None
+
+    def compute_output_spec(self, inputs: Any, site: int = 0, training: bool | None = None) -> keras.KerasTensor:
+        """Return the shape and dtype of the input."""
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "sites": self.sites, "momentum": self.momentum, "fixed": self.fixed}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class QuantizeWeights(keras.layers.Wrapper):
+    """Computes with the int8 weights that a layer will have, while its float weights train.
+
+    Each kernel is rounded to whole numbers from -127 to 127 times a scale, one scale per output channel or one for
+    the whole kernel, so that the largest weight is kept; the gradient passes the rounding unchanged. With
+    `keep_zeros`, a weight that is zero stays exactly zero in training: it gets no gradient.
+
+    Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", CVPR 2018, https://arxiv.org/abs/1712.05877
+
+    Args:
+        layer: The layer.
+        channel_axes: For each kernel, by the name of its attribute, the axes along which every position has a scale
+            of its own; none for one scale.
+        keep_zeros: Whether weights that are zero stay so.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+
+    >>> inner = keras.layers.Dense(1, use_bias=False, kernel_initializer=lambda shape, dtype: [[1.27], [0.504]])
+    >>> layer = QuantizeWeights(inner, {"kernel": ()})
+    >>> [round(float(value), 3) for value in layer(keras.ops.eye(2))[:, 0]]
+    [1.27, 0.5]
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        channel_axes: Mapping[str, Sequence[int]],
+        keep_zeros: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        # The layer itself casts for mixed precision: a kernel in half precision would round to other levels.
+        super().__init__(layer, autocast=False, **kwargs)
+        self.channel_axes = {name: tuple(axes) for name, axes in channel_axes.items()}
+        self.keep_zeros = keep_zeros
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        """Call the layer with rounded kernels."""
+        # What a scope around this one says of the other variables must hold inside as well.
+        values = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
+        for name, axes in self.channel_axes.items():
+            kernel = getattr(self.layer, name)
+            values[id(kernel)] = (kernel, self.quantized(kernel, axes))
+        with keras.StatelessScope(state_mapping=list(values.values())):
+            return self.layer(inputs)
+
+    def quantized(self, kernel: keras.Variable, axes: Sequence[int]) -> Any:
+        """Return a kernel as the numbers that int8 can hold.
+
+        Args:
+            kernel: The float weights.
+            axes: The axes along which every position has a scale of its own.
+
+        Returns:
+            A tensor of the kernel's shape, float32.
+        """
+        weights = ops.cast(ops.convert_to_tensor(kernel), "float32")
+        rounded = fake_quantize_weights(weights, axes)
+        return ops.where(weights != 0, rounded, ops.zeros_like(rounded)) if self.keep_zeros else rounded
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the layer's output."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        axes = {name: list(axes) for name, axes in self.channel_axes.items()}
+        return {**super().get_config(), "channel_axes": axes, "keep_zeros": self.keep_zeros}
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class KeepFloat(keras.layers.Wrapper):
+    """Marks a layer that `tfprune.export` leaves in float.
+
+    Args:
+        layer: The layer.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+
+    >>> float(KeepFloat(keras.layers.ReLU())(keras.ops.array([0.3]))[0]) == float(keras.ops.array(0.3))
+    True
+    """
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer."""
+        return self.layer(*args, **kwargs)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Leave it to the layer, which may read several tensors."""
+        self.built = True
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the layer returns."""
+        if not self.layer.built:
+            self.layer(*args, **kwargs)
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+
+def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
+    """Round weights to whole numbers from -127 to 127 times a scale; the gradient passes unchanged.
+
+    The scale is a 127th of the largest weight, so none is cut off. Halves go away from zero, as in the converter.
+
+    Args:
+        weights: A float32 tensor.
+        channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
+
+    Returns:
+        A float32 tensor of the same shape.
+
+    Example:
+
+    >>> fake_quantize_weights(keras.ops.array([[1.27, 0.0], [0.504, 2.54]]), (-1,)).numpy().round(3).tolist()
+    [[1.27, 0.0], [0.5, 2.54]]
+    """
+    rank = len(weights.shape)
+    others = [axis for axis in range(rank) if axis - rank not in channel_axes]
+    largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
+    largest = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
+    levels = ops.floor(ops.abs(weights) / largest * 127 + 0.5)
+    rounded = ops.sign(weights) * levels * (largest / 127)
+    return weights + ops.stop_gradient(rounded - weights)
+
+
+def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
+    return keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high)
+
+
+def _rounded(inputs: Any, low: Any, high: Any) -> Any:
+    """Round, and pass the gradient on unchanged.
+
+    Keras' operation stops it outside the range, and sums up another for the range: a tenth of a training step. The
+    range follows the largest numbers, so hardly any lie outside.
+    """
+
+    @ops.custom_gradient
+    def rounded(x: Any) -> Any:
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            return args[0] if upstream is None else upstream
+
+        return _fake_quantize(x, low, high), gradient
+
+    return rounded(inputs)

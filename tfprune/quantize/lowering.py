@@ -1,0 +1,234 @@
+"""A quantize-aware model as plain layers: to train on in float, or for the converter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune.graph import Node, check_traceable, walk, functional
+from tfprune.layers.quantization import KeepFloat, QuantizeActivation, QuantizeWeights
+from tfprune.quantize.aware import is_quantize_aware
+from tfprune.quantize.folding import folded_weights, scale_and_shift
+from tfprune.quantize.placement import Operators, call_id
+from tfprune.quantize.rewriting import Copies, rewrite
+from tfprune.quantize.rules import Kind, Rule
+
+layers = keras.layers
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Return the plain float model of a quantize-aware one, with what it learned.
+
+    Args:
+        model: A model from `quantize_aware`; it is not changed.
+
+    Returns:
+        A functional model that loads without tfprune, compiled like the model, with a new optimizer.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not quantize-aware.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.ReLU()])
+    >>> [type(layer).__name__ for layer in strip(tfprune.quantize_aware(model)).layers]
+    ['InputLayer', 'Dense', 'ReLU']
+    """
+    _check_aware(model)
+    copies = Copies()
+
+    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer = node.operation
+        if isinstance(layer, QuantizeActivation):
+            return args[0]
+        return copies.of(layer.layer if isinstance(layer, (QuantizeWeights, KeepFloat)) else layer)(*args, **kwargs)
+
+    plain = rewrite(model, emit)
+    copies.set_weights()
+    return plain
+
+
+def lowered(model: keras.Model) -> keras.Model:
+    """Return a quantize-aware model as TensorFlow's converter has to see it to write the int8 file that it means.
+
+    BatchNormalization is folded into the weights before it, or is a depthwise convolution of size 1; the ranges are
+    constants. The converter rounds the weights itself, in the same way.
+
+    Args:
+        model: A model from `quantize_aware`; it is not changed.
+
+    Returns:
+        A functional model for a batch of 1.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not quantize-aware, or has not seen a training batch yet.
+    """
+    _check_aware(model)
+    copies = Copies()
+    operators = Operators.of(model)
+    rules = {call_id(node): rule for node, rule in operators.calls()}
+    gone = {call_id(node) for node in operators.normalized.values()}
+    made_in_float = {id(t) for node, rule in operators.calls() if rule.kind is Kind.FLOAT for t in node.outputs}
+    doors = {id(tensor) for tensor in functional(model).inputs}
+
+    def apart(old: Sequence[keras.KerasTensor], new: Any) -> Any:
+        numbers = iter(old)
+        return keras.tree.map_structure(
+            lambda value: (
+                _Barrier()(value)
+                if isinstance(value, keras.KerasTensor) and id(next(numbers)) not in made_in_float | doors
+                else value
+            ),
+            new,
+        )
+
+    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer, rule = node.operation, rules[call_id(node)]
+        if call_id(node) in gone:
+            return args[0]
+        if isinstance(layer, QuantizeActivation):
+            value = _Barrier()(args[0]) if id(node.inputs[0]) in made_in_float else args[0]
+            return copies.once(("range", id(layer)), lambda: _constant_range(layer, model))(value)
+        if rule.kind is Kind.FLOAT:
+            args, kwargs = apart(node.inputs, (args, kwargs))
+        if isinstance(layer, QuantizeWeights):
+            return _kernel(layer.layer, operators.normalized.get(call_id(node)), rule, copies)(*args, **kwargs)
+        if rule.kind is Kind.AFFINE:
+            return _depthwise(node, copies, args[0])
+        if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
+            return _repeated(node, args[0])
+        return copies.of(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
+
+    plain = rewrite(model, emit)
+    copies.set_weights()
+    return plain
+
+
+def left_in_float(model: keras.Model) -> dict[str, str]:
+    """Return the layers of a quantize-aware model that stay in float, and why.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Returns:
+        The reasons by the layers' names.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.ELU(name="elu")])
+    >>> left_in_float(tfprune.quantize_aware(model))
+    {'elu': 'no integer form of ELU is known'}
+    """
+    found = ((node.operation, rule) for node, rule in Operators.of(model).calls() if rule.kind is Kind.FLOAT)
+    return {(x.layer if isinstance(x, KeepFloat) else x).name: rule.reason for x, rule in found}
+
+
+def output_layers(model: keras.Model) -> list[Any]:
+    """Return the layers of the original model that make the outputs of a quantize-aware one.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Returns:
+        One for each output, as it was before activations were split off.
+
+    Example:
+
+    >>> import tfprune
+    >>> layer = keras.layers.Dense(3, activation="softmax", name="classes")
+    >>> [layer.name for layer in output_layers(tfprune.quantize_aware(keras.Sequential([keras.Input((4,)), layer])))]
+    ['classes']
+    """
+    makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
+
+    def layer_of(tensor: keras.KerasTensor) -> Any:
+        node = makers[id(tensor)]
+        layer = node.operation
+        if isinstance(layer, QuantizeActivation):
+            return layer_of(node.inputs[0])
+        if isinstance(layer, layers.Activation):
+            before = layer_of(node.inputs[0]) if id(node.inputs[0]) in makers else layer
+            return before if layer.name.startswith(f"{before.name}_") else layer
+        return layer.layer if isinstance(layer, (QuantizeWeights, KeepFloat)) else layer
+
+    return [layer_of(tensor) for tensor in model.outputs]
+
+
+def _check_aware(model: keras.Model) -> None:
+    check_traceable(model)
+    if not is_quantize_aware(model):
+        raise ValueError(f"The model {model.name!r} is not quantize-aware. Give what tfprune.quantize_aware returned.")
+
+
+def _constant_range(layer: QuantizeActivation, model: keras.Model) -> QuantizeActivation:
+    if layer.range is None:
+        raise ValueError(
+            f"The model {model.name!r} has not seen data since quantize_aware, so {layer.name!r} has no range. "
+            "Fit it for at least one step, then export."
+        )
+    return QuantizeActivation(fixed=layer.range, dtype=layer.dtype_policy)
+
+
+def _kernel(layer: Any, normalization: Node | None, rule: Rule, copies: Copies) -> Any:
+    if normalization is not None:
+        kernel, bias = folded_weights(layer, normalization, rule.channel_axes["kernel"])
+        return copies.new(layer, [kernel, _not_uniform(bias)], use_bias=True)
+    values = [ops.convert_to_numpy(variable) for variable in layer.variables]
+    if layer.use_bias:
+        values[-1] = _not_uniform(values[-1])
+    return copies.once(("kernel", id(layer)), lambda: copies.new(layer, values))
+
+
+def _not_uniform(bias: np.ndarray) -> np.ndarray:
+    """Equal numbers, one of them changed by the last bit.
+
+    The converter (TensorFlow 2.21) stores a bias of equal numbers once and rounds it by the first channel's scale.
+    """
+    bias = bias.copy()
+    if len(bias) > 1 and bias[0] and (bias == bias[0]).all():
+        bias[0] = np.nextafter(bias[0], np.float32(0))
+    return bias
+
+
+def _depthwise(node: Node, copies: Copies, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """What scales and shifts channels, as a convolution: one operator, which sums exactly before it rounds."""
+    scale, shift = (values.astype(np.float32) for values in scale_and_shift(node))
+    shape = tuple(tensor.shape[1:])
+    kernel, bias = scale.reshape(1, 1, -1, 1), _not_uniform(shift)
+    template = layers.DepthwiseConv2D(1, name=node.operation.name, dtype=node.operation.dtype_policy)
+    if len(shape) == 3:
+        return copies.new(template, [kernel, bias])(tensor)
+    images = layers.Reshape((-1, 1, shape[-1]))(tensor)
+    return layers.Reshape(shape)(copies.new(template, [kernel, bias])(images))
+
+
+_REPEATING = (layers.RepeatVector, layers.UpSampling1D, layers.UpSampling2D)
+
+
+def _repeated(node: Node, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """What repeats positions, as an image that is resized: the converter's own operator is not in LiteRT for int8."""
+    rows, *columns, channels = node.outputs[0].shape[1:]
+    shape = (-1, 1, channels) if not columns else tensor.shape[1:]
+    image = layers.Reshape(shape)(tensor)
+    larger = ops.image.resize(image, (rows, *(columns or [1])), interpolation="nearest", data_format="channels_last")
+    return layers.Reshape(node.outputs[0].shape[1:])(larger)
+
+
+class _Barrier(keras.layers.Layer):
+    """Reverses a batch of 1 twice: nothing, but the tensor between has no range, so both operators stay in float.
+
+    Without it the converter turns a layer beside an int8 tensor into int8 as it sees fit. One operator would not do:
+    LiteRT reverses int8 as well, and the converter gives a softmax a range of its own.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return ops.flip(ops.flip(inputs, axis=0), axis=0)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
