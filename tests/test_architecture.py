@@ -45,6 +45,7 @@ FLOORS = {
     "recalibration": 3,
     "export": 3,
     "report": 3,
+    "quantize": 3,
     "compression": 3,
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

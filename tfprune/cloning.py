@@ -262,12 +262,13 @@ def _steps(model: keras.Sequential, copy_of: Copy, in_turn: EditsInTurn) -> Iter
             yield edit.after
 
 
-def compile_like(model: keras.Model, copy: keras.Model) -> None:
+def compile_like(model: keras.Model, copy: keras.Model, learning_rate: Any = None) -> None:
     """Compile a copy as the model is: with the same losses, new metrics, and a new optimizer of the same settings.
 
     Args:
         model: A model, compiled or not; it is not changed.
         copy: The copy; it stays as it is if the model is not compiled.
+        learning_rate: For the new optimizer: a number or a `LearningRateSchedule`; None for the model's.
     """
     if not model.compiled:
         return
@@ -277,9 +278,20 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(_new_metric, arguments.get(name))
     optimizer = arguments["optimizer"]
-    if isinstance(optimizer, keras.optimizers.Optimizer):
-        arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+    if learning_rate is not None or isinstance(optimizer, keras.optimizers.Optimizer):
+        arguments["optimizer"] = _new_optimizer(keras.optimizers.get(optimizer), learning_rate)
     copy.compile(**arguments)
+
+
+def _new_optimizer(optimizer: keras.optimizers.Optimizer, learning_rate: Any) -> keras.optimizers.Optimizer:
+    # A rate that is replaced by a schedule later leaves an optimizer that TensorFlow cannot save.
+    config = optimizer.get_config()
+    if learning_rate is not None and isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner = _new_optimizer(optimizer.inner_optimizer, learning_rate)
+        config["inner_optimizer"] = keras.optimizers.serialize(inner)
+    elif learning_rate is not None:
+        config["learning_rate"] = learning_rate
+    return type(optimizer).from_config(config)
 
 
 def _new_metric(metric: Any) -> Any:

@@ -100,7 +100,7 @@ def find_macs(model: keras.Model, budget: Budget, files: Int8Files) -> tuple[int
     if counted:
         macs = profile(prune_channels(model, target=Budget(**{name: max(1, v) for name, v in counted.items()}))).macs
     if "file_bytes" in limits:
-        macs = _search(model, macs, "file_bytes", _with_room(limits["file_bytes"]), files.size)
+        macs = _search(model, macs, "file_bytes", limits["file_bytes"], lambda small: _at_most(files.size(small)))
     if "latency" in limits:
         macs = _search(model, macs, "latency", limits["latency"], lambda small: files.latency(small, model))
     return macs, limits
@@ -126,14 +126,14 @@ def narrow(model: keras.Model, macs: int, limits: dict[str, float], files: Int8F
     weights = {"parameters": limits["parameters"]} if "parameters" in limits else {}
     while True:
         small = prune_channels(model, target=Budget(macs=macs, **weights))
-        if "file_bytes" not in limits or files.size(small) <= _with_room(limits["file_bytes"]):
+        if "file_bytes" not in limits or _at_most(files.size(small)) <= limits["file_bytes"]:
             return small
         macs = int(0.99 * profile(small).macs)
 
 
-def _with_room(num_bytes: float) -> float:
-    """What a file may weigh before training: Keras counts names up, and `range_10` is longer than `range_9`."""
-    return 0.995 * num_bytes - 64
+def _at_most(num_bytes: float) -> int:
+    """What a file may weigh in the end: Keras counts names up, and `range_10` is longer than `range_9`."""
+    return int(1.005 * num_bytes) + 64
 
 
 def _search(model: keras.Model, macs: int, name: str, limit: float, measure: Callable[[keras.Model], float]) -> int:
@@ -150,7 +150,7 @@ def _search(model: keras.Model, macs: int, name: str, limit: float, measure: Cal
     low, least = profile(narrowest).macs, measure(narrowest)
     if least > limit:
         raise ValueError(
-            f"A budget of {name}={limit:g} cannot be met: with a single channel left in every group it is {least:g}. "
+            f"A budget of {name}={limit:.6g} cannot be met: with one channel left in every group it is {least:.6g}. "
             "Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
         )
     high = macs

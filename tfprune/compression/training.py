@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.cloning import compile_like
 from tfprune.compression.data import Data, ShuffledBatches
 from tfprune.compression.display import Display, EpochLines
 
@@ -36,13 +37,13 @@ def set_rate(model: keras.Model, phase: Phase, steps: int) -> None:
     """Let the learning rate fall to zero along a cosine, and make the optimizer's slots, which files hold too.
 
     Args:
-        model: A model with a fresh optimizer.
+        model: A compiled model; its optimizer is replaced by a new one of the same kind.
         phase: Where the rate starts, and for how long.
         steps: Batches per epoch.
     """
-    model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(phase.learning_rate, steps * phase.epochs)
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    schedule = keras.optimizers.schedules.CosineDecay(phase.learning_rate, steps * phase.epochs)
+    compile_like(model, model, learning_rate=schedule)
+    model.optimizer.build(model.trainable_variables)
 
 
 def train(model: keras.Model, phase: Phase, data: Data, batch_size: int, backups: Path, display: Display) -> None:
