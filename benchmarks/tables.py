@@ -193,11 +193,58 @@ def _regularized_cells(row: dict[str, Any]) -> list[str]:
     return [accuracy, f"{row['macs_left']:.2f}", f"{row.get('latency_ratio', 1.0):.2f}"]
 
 
+def mlperf_tiny_int8() -> str:
+    """Agreement of int8 files with float networks, and of quantize-aware models with their files."""
+    kinds = ("calibrated", "vendor", "aware")
+    rows = []
+    for row in load("mlperf_tiny_int8")["measured"]:
+        sizes = [f"{row['file_bytes'][kind] / 1000:.0f}" for kind in ("calibrated", "vendor")]
+        near = [f"{row['agreement_with_float'][kind]:.1%}" for kind in kinds]
+        anywhere = [f"{row['agreement_with_float_anywhere'][kind]:.1%}" for kind in kinds]
+        pairs = [f"{one} / {other}" for one, other in zip(near, anywhere, strict=True)]
+        own = f"{row['aware_model_and_file']:.1%} / {row['aware_within_one_step']:.1%}"
+        rows.append([row["network"], *pairs, own, *sizes])
+    header = ["near / anywhere", "by calibration", "vendor's", "aware", "aware model and file: class / within a step"]
+    return markdown([*header, "file kB", "vendor's kB"], rows)
+
+
+def quantization() -> str:
+    """Accuracy, size and latency of int8 files after pruning, tfprune's and TF-MOT's."""
+    runs = load("quantization")["measured"]["runs"]
+    names = {
+        "dense": "dense, int8 by calibration",
+        "calibrated": "tfprune, half of the MACs, int8 by calibration",
+        "tfprune": "tfprune, half of the MACs, quantization-aware",
+        "tfmot": "TF-MOT, half of the weights zero, PQAT",
+    }
+    rows = []
+    for kind, name in names.items():
+        files = [run["files"][kind] for run in runs]
+        accuracies = [100 * file["accuracy"] for file in files]
+        sizes = [f"{np.mean([file[key] for file in files]) / 1000:.1f}" for key in ("file_bytes", "gzip_bytes")]
+        latency = f"{np.median([file['latency_ratio'] for file in files]):.2f}"
+        rows.append([name, f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}", *sizes, latency])
+    pruned = 100 * float(np.mean([run["tfprune"]["pruned_float"] for run in runs]))
+    rows.insert(1, ["tfprune, half of the MACs, float", f"{pruned:.2f}", "", "", ""])
+    return markdown(["", "test accuracy, %", "kB", "gzip kB", "latency"], rows)
+
+
+def quantization_overhead() -> str:
+    """CPU time of quantization-aware training over training in float."""
+    measured = load("quantization_overhead")["measured"]
+    rows = []
+    for library in ("tfprune", "tfmot"):
+        if measured[library]:
+            overhead = measured[library]["overhead"].items()
+            rows += [[name, _quartiles(row["cpu"])] for name, row in overhead]
+    return markdown(["", "x float"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
-        *(dynamic_sparse, training_overhead, regularization),
+        *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
     )
 }
 

@@ -80,6 +80,26 @@ def test_network_slimming_runs_as_printed():
     assert space["wide"].layers[0].filters == 8
 
 
+def test_quantization_runs_as_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            keras.layers.Conv2D(4, 3, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    random = np.random.default_rng(0)
+    space = {"model": model, "x": random.normal(size=(32, 8, 8, 2)).astype("float32"), "y": np.arange(32) % 3}
+    (code,) = snippets("quantization.md")
+    exec(code, space)
+    assert (tmp_path / "model.tflite").exists()
+    assert tfprune.compare([model, "model.tflite"], (space["x"], space["y"])) is not None
+
+
 def test_compress_runs_as_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = keras.Sequential(

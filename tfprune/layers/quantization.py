@@ -35,9 +35,10 @@ class QuantizeActivation(keras.layers.Layer):
 
     >>> layer = QuantizeActivation()
     >>> batch = keras.ops.array([[0.0, 0.1004, 2.55]])
-    >>> [round(float(value), 3) for value in layer(batch, training=True)[0]]
-    [0.0, 0.1, 2.55]
-    >>> [round(float(value), 3) for value in layer(batch * 2)[0]]  # at inference the range stays
+    >>> rounded, step = layer(batch, training=True)
+    >>> [round(float(value), 3) for value in rounded[0]], round(float(step), 3)
+    ([0.0, 0.1, 2.55], 0.01)
+    >>> [round(float(value), 3) for value in layer(batch * 2)[0][0]]  # at inference the range stays
     [0.0, 0.2, 2.55]
     """
 
@@ -64,14 +65,33 @@ class QuantizeActivation(keras.layers.Layer):
             self.smallest = self.add_weight(name="smallest", **options)
             self.largest = self.add_weight(name="largest", **options)
 
-    def call(self, inputs: Any, site: int = 0, training: bool | None = None) -> Any:
-        """Round `inputs`, and in training let the range of `site` follow them."""
+    def call(self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None) -> Any:
+        """Round `inputs`, and in training let the range of `site` follow them.
+
+        Args:
+            inputs: A float tensor.
+            site: Which of the tensors that share the range it is.
+            pooled: Whether it is an average of numbers that were rounded already, of which many are halves: LiteRT
+                rounds these away from the number that it stores as 0, at inference.
+            training: Whether the model trains.
+
+        Returns:
+            The rounded tensor, and the step between its levels.
+        """
         if self.fixed is not None:
-            return _rounded(inputs, *self.fixed) if training else _fake_quantize(inputs, *self.fixed)
+            low, high = (ops.convert_to_tensor(limit, "float32") for limit in self.fixed)
+        elif training:
+            low, high = self._observe(ops.stop_gradient(inputs), site)
+        else:
+            low, high = ops.min(self.smallest), ops.max(self.largest)
+        step = (high - low) / 255.0
         if training:
-            return _rounded(inputs, *self._observe(ops.stop_gradient(inputs), site))
-        low, high = ops.min(self.smallest), ops.max(self.largest)
-        return ops.cond(high > low, lambda: _fake_quantize(inputs, low, high), lambda: inputs)
+            return _rounded(inputs, low, high), step
+
+        def rounded() -> Any:
+            return _halves_away(inputs, low, step) if pooled else _fake_quantize(inputs, low, high)
+
+        return (rounded() if self.fixed is not None else ops.cond(high > low, rounded, lambda: inputs)), step
 
     def _observe(self, inputs: Any, site: int) -> tuple[Any, Any]:
         smallest, largest = ops.convert_to_tensor(self.smallest), ops.convert_to_tensor(self.largest)
@@ -96,9 +116,11 @@ class QuantizeActivation(keras.layers.Layer):
         high = float(ops.convert_to_numpy(self.largest).max())
         return (low, high) if high > low else None
 
-    def compute_output_spec(self, inputs: Any, site: int = 0, training: bool | None = None) -> keras.KerasTensor:
-        """Return the shape and dtype of the input."""
-        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+    def compute_output_spec(
+        self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return the shapes and dtypes of the rounded input and of the step."""
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype), keras.KerasTensor((), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -113,14 +135,18 @@ class QuantizeWeights(keras.layers.Wrapper):
     the whole kernel, so that the largest weight is kept; the gradient passes the rounding unchanged. With
     `keep_zeros`, a weight that is zero stays exactly zero in training: it gets no gradient.
 
+    At inference, given the step between the levels of its input, it also rounds the bias as the int8 operator does, to
+    whole numbers of that step times the scale of the weights.
+
     Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, https://arxiv.org/abs/1712.05877
 
     Args:
         layer: The layer.
         channel_axes: For each kernel, by the name of its attribute, the axes along which every position has a scale
-            of its own; none for one scale.
+            of its own; none for one scale. Empty for a layer that scales and shifts each channel.
         keep_zeros: Whether weights that are zero stay so.
+        normalization: A BatchNormalization that works on the layer's output, as part of the same operator.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
@@ -136,23 +162,58 @@ class QuantizeWeights(keras.layers.Wrapper):
         layer: keras.layers.Layer,
         channel_axes: Mapping[str, Sequence[int]],
         keep_zeros: bool = False,
+        normalization: keras.layers.BatchNormalization | None = None,
         **kwargs: Any,
     ) -> None:
-        # The layer itself casts for mixed precision: a kernel in half precision would round to other levels.
-        super().__init__(layer, autocast=False, **kwargs)
+        # Only the layer itself casts for mixed precision: a kernel in half precision would round to other levels.
+        super().__init__(layer, autocast=False, **{**kwargs, "dtype": "float32"})
         self.channel_axes = {name: tuple(axes) for name, axes in channel_axes.items()}
         self.keep_zeros = keep_zeros
+        self.normalization = normalization
         self.supports_masking = True
 
-    def call(self, inputs: Any) -> Any:
-        """Call the layer with rounded kernels."""
+    def build(self, inputs_shape: Any, step_shape: Any = None) -> None:
+        """Build the layers."""
+        if not self.layer.built:
+            self.layer.build(inputs_shape)
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build(self.layer.compute_output_shape(inputs_shape))
+        self.built = True
+
+    def call(self, inputs: Any, step: Any = None, training: bool | None = None) -> Any:
+        """Call the layer with rounded kernels; `step` is that between the levels of `inputs`."""
         # What a scope around this one says of the other variables must hold inside as well.
         values = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
         for name, axes in self.channel_axes.items():
             kernel = getattr(self.layer, name)
             values[id(kernel)] = (kernel, self.quantized(kernel, axes))
-        with keras.StatelessScope(state_mapping=list(values.values())):
-            return self.layer(inputs)
+        if self.channel_axes:
+            with keras.StatelessScope(state_mapping=list(values.values())):
+                outputs = self.layer(inputs)
+        else:
+            outputs = _called(self.layer, inputs, training)
+        if self.normalization is not None:
+            outputs = self.normalization(outputs, training=training)
+        if training or step is None or keras.backend.standardize_dtype(outputs.dtype) != "float32":
+            return outputs
+        return outputs + self._bias_rounding(step)
+
+    def _bias_rounding(self, step: Any) -> Any:
+        """What the rounded bias is more than the bias, per channel."""
+        scale, bias = scale_and_shift(self.layer) if not self.channel_axes else (1.0, 0.0)
+        largest = ops.abs(scale)
+        for name, axes in self.channel_axes.items():
+            kernel = getattr(self.layer, name)
+            others = [axis for axis in range(-len(kernel.shape), 0) if axis not in axes]
+            largest = ops.reshape(ops.max(ops.abs(kernel), axis=others), (-1,))
+            bias = ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0
+        if self.normalization is not None:
+            scale, shift = scale_and_shift(self.normalization)
+            largest, bias = largest * ops.abs(scale), bias * scale + shift
+        unit = step * largest / 127.0
+        safe = ops.where(unit > 0, unit, ops.ones_like(unit))
+        rounded = ops.sign(bias) * ops.floor(ops.abs(bias) / safe + 0.5) * safe
+        return ops.where(unit > 0, rounded - bias, ops.zeros_like(unit))
 
     def quantized(self, kernel: keras.Variable, axes: Sequence[int]) -> Any:
         """Return a kernel as the numbers that int8 can hold.
@@ -172,10 +233,57 @@ class QuantizeWeights(keras.layers.Wrapper):
         """Return the shape of the layer's output."""
         return self.layer.compute_output_shape(input_shape)
 
+    def compute_output_spec(self, inputs: Any, step: Any = None, training: bool | None = None) -> keras.KerasTensor:
+        """Return the shape and dtype of the layer's output."""
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.layer.compute_dtype)
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         axes = {name: list(axes) for name, axes in self.channel_axes.items()}
-        return {**super().get_config(), "channel_axes": axes, "keep_zeros": self.keep_zeros}
+        inside = keras.saving.serialize_keras_object(self.normalization)
+        return {**super().get_config(), "channel_axes": axes, "keep_zeros": self.keep_zeros, "normalization": inside}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "QuantizeWeights":
+        """Make the layer from `get_config`."""
+        inside = keras.saving.deserialize_keras_object(config["normalization"], custom_objects=custom_objects)
+        made: QuantizeWeights = super().from_config({**config, "normalization": inside}, custom_objects)
+        return made
+
+
+def _called(layer: Any, inputs: Any, training: bool | None) -> Any:
+    known = isinstance(layer, keras.layers.BatchNormalization)
+    return layer(inputs, training=training) if known else layer(inputs)
+
+
+def scale_and_shift(layer: Any) -> tuple[Any, Any]:
+    """Return what a layer that works on each channel by itself multiplies with at inference, and what it adds.
+
+    Args:
+        layer: A built `BatchNormalization`, `Normalization`, `Rescaling` or `LayerScale`.
+
+    Returns:
+        Two tensors of shape `(channels,)`, or of shape `()` if all channels share the number.
+
+    Example:
+
+    >>> [float(value) for value in scale_and_shift(keras.layers.Rescaling(0.5, offset=1.0))]
+    [0.5, 1.0]
+    """
+    if isinstance(layer, keras.layers.BatchNormalization):
+        scale = ops.rsqrt(layer.moving_variance + layer.epsilon)
+        scale = scale * layer.gamma if layer.scale else scale
+        shift = -layer.moving_mean * scale
+        return scale, shift + layer.beta if layer.center else shift
+    if isinstance(layer, keras.layers.Normalization):
+        scale = 1.0 / ops.maximum(ops.sqrt(layer.variance), keras.config.epsilon())
+        parts = (1.0 / scale, layer.mean) if layer.invert else (scale, -layer.mean * scale)
+    elif isinstance(layer, keras.layers.Rescaling):
+        parts = (layer.scale, layer.offset)
+    else:
+        parts = (layer.gamma, 0.0)
+    first, second = (ops.squeeze(ops.convert_to_tensor(part, "float32")) for part in parts)
+    return first, second
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -221,8 +329,8 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
 
     Example:
 
-    >>> fake_quantize_weights(keras.ops.array([[1.27, 0.0], [0.504, 2.54]]), (-1,)).numpy().round(3).tolist()
-    [[1.27, 0.0], [0.5, 2.54]]
+    >>> fake_quantize_weights(keras.ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
+    [[127.0, 0.0], [50.0, 254.0]]
     """
     rank = len(weights.shape)
     others = [axis for axis in range(rank) if axis - rank not in channel_axes]
@@ -235,6 +343,14 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
 
 def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
     return keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high)
+
+
+def _halves_away(inputs: Any, low: Any, step: Any) -> Any:
+    zero_point = ops.round(-low / step) - 128.0
+    stored = ops.cast(inputs, "float32") / step + zero_point
+    # The last bits of a half may say anything.
+    stored = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5 + 1e-4)
+    return ops.cast((ops.clip(stored, -128.0, 127.0) - zero_point) * step, inputs.dtype)
 
 
 def _rounded(inputs: Any, low: Any, high: Any) -> Any:

@@ -100,18 +100,25 @@ class _Quantizer:
         self.rules: dict[int, Rule] = {call_id(node): rule for node, rule in operators.calls()}
         self.copies = Copies()
         self.sizes = Counter(site.group for site in placement.after.values())
+        self.steps: dict[int, keras.KerasTensor] = {}  # between the levels of a tensor, by its id
         self.folded: dict[int, Node] = {}
+        self.joined: dict[int, Node] = {}
         self.frozen: set[int] = set()
         for node in operators.nodes:
             normalization = operators.normalized.get(call_id(node))
             if normalization is None:
                 continue
             per_channel = all(self.rules[call_id(node)].channel_axes.values())
-            if not per_channel or (mode == "fold" and operators.times[id(node.operation)] == 1):
+            once = operators.times[id(node.operation)] == operators.times[id(normalization.operation)] == 1
+            if not per_channel or (mode == "fold" and once):
                 self.folded[call_id(node)] = normalization
-            elif mode != "train":
+                continue
+            if once:  # what two layers hold would be two layers in a file
+                self.joined[call_id(node)] = normalization
+            if mode != "train":
                 self.frozen.add(call_id(normalization))
-        self.gone = {call_id(node) for node in self.folded.values()}
+        self.gone = {call_id(node) for node in (*self.folded.values(), *self.joined.values())}
+        self.apart = {call_id(node) for node in operators.normalized.values()} - self.gone
 
     def apply(self, flat: keras.Model) -> keras.Model:
         """Return the model with them."""
@@ -122,36 +129,62 @@ class _Quantizer:
         return aware
 
     def _emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = node.operation.name
+        tensors = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
         if call_id(node) in self.gone:
-            outputs = [args[0]]
+            outputs = tensors
         else:
-            outputs = keras.tree.flatten(self._layer(node)(*args, **kwargs))
+            layer = self._layer(node)
+            operator = isinstance(layer, QuantizeWeights)
+            made = self._operated(layer, tensors[0]) if operator else layer(*args, **kwargs)
+            outputs = keras.tree.flatten(made)
+        if self.rules[call_id(node)].kind in (Kind.NOTHING, Kind.MOVE):
+            steps = [self.steps[id(tensor)] for tensor in tensors if id(tensor) in self.steps]
+            self.steps.update((id(output), steps[0]) for output in outputs if steps)
         sites = [self.placement.after.get(id(tensor)) for tensor in node.outputs]
-        return [self._rounded(output, site, name) for output, site in zip(outputs, sites, strict=True)]
+        name, kind = node.operation.name, type(node.operation).__name__
+        pooled = "AveragePool" in kind and "Global" not in kind
+        return [self._rounded(output, site, name, pooled) for output, site in zip(outputs, sites, strict=True)]
+
+    def _operated(self, layer: QuantizeWeights, tensor: keras.KerasTensor) -> Any:
+        """The output of an operator, which rounds its bias if it knows the step of its input."""
+        step = self.steps.get(id(tensor))
+        return layer(tensor) if step is None else layer(tensor, step=step)
 
     def _layer(self, node: Node) -> Any:
         rule, layer = self.rules[call_id(node)], node.operation
-        if rule.kind is not Kind.KERNEL:
-            return self.copies.of(layer, **({"trainable": False} if call_id(node) in self.frozen else {}))
+        if rule.kind not in (Kind.KERNEL, Kind.AFFINE) or call_id(node) in self.apart:
+            return self._copy(node)
+        return self.copies.once(("weights", *self._key(node)), lambda: self._wrapped(node, layer, rule))
+
+    def _key(self, node: Node) -> tuple[int, int]:
+        normalization = self.folded.get(call_id(node))
+        return id(node.operation), 0 if normalization is None else call_id(normalization)
+
+    def _copy(self, node: Node) -> keras.layers.Layer:
+        frozen = {"trainable": False} if call_id(node) in self.frozen else {}
+        copy: keras.layers.Layer = self.copies.of(node.operation, **frozen)
+        return copy
+
+    def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
         if call_id(node) in self.folded:
-            weights = folded_weights(layer, self.folded[call_id(node)], rule.channel_axes["kernel"])
+            normalization = self.folded[call_id(node)].operation
+            weights = folded_weights(layer, normalization, rule.channel_axes["kernel"])
             copy = self.copies.new(layer, weights, use_bias=True)
         else:
-            copy = self.copies.of(layer)
-        return self.copies.once(("weights", id(copy)), lambda: self._wrapped(copy, layer, rule))
-
-    def _wrapped(self, copy: keras.layers.Layer, layer: Any, rule: Rule) -> QuantizeWeights:
+            copy = self._copy(node)
+        joined = self.joined.get(call_id(node))
         zeros = [np.mean(keras.ops.convert_to_numpy(getattr(layer, name)) == 0) for name in rule.channel_axes]
         return QuantizeWeights(
             copy,
             rule.channel_axes,
             keep_zeros=self.keep_zeros and any(0 < share < 1 for share in zeros),
+            normalization=None if joined is None else self._copy(joined),
             name=self.copies.unused(f"quantize_{copy.name}"),
-            dtype=copy.dtype_policy,
         )
 
-    def _rounded(self, tensor: keras.KerasTensor, site: Site | None, name: str) -> keras.KerasTensor:
+    def _rounded(
+        self, tensor: keras.KerasTensor, site: Site | None, name: str, pooled: bool = False
+    ) -> keras.KerasTensor:
         if site is None:
             return tensor
         layer = self.copies.once(
@@ -164,4 +197,7 @@ class _Quantizer:
                 dtype=tensor.dtype,
             ),
         )
-        return layer(tensor, **({"site": site.number} if layer.sites > 1 else {}))
+        options: dict[str, Any] = {"site": site.number} if layer.sites > 1 else {}
+        rounded, step = layer(tensor, **options, **({"pooled": True} if pooled else {}))
+        self.steps[id(rounded)] = step
+        return rounded

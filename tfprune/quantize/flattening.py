@@ -101,10 +101,11 @@ def _silu(name: str, copies: Copies) -> list[Step]:
 
 
 def _hard_sigmoid(name: str, copies: Copies) -> list[Step]:
+    # Layers, not operations: those would get names of their own accord, which the model may have already.
     return [
-        lambda x: x + 3.0,
+        lambda x: layers.Rescaling(1.0, 3.0, name=copies.unused(f"{name}_shift"))(x),
         lambda x: layers.ReLU(6.0, name=copies.unused(f"{name}_relu6"))(x),
-        lambda x: x * (1.0 / 6.0),
+        lambda x: layers.Rescaling(1.0 / 6.0, name=copies.unused(f"{name}_scale"))(x),
     ]
 
 
@@ -118,7 +119,8 @@ def _two_by_two(layer: keras.layers.Layer, tensors: Any, copies: Copies) -> kera
 
 def _average(layer: keras.layers.Layer, tensors: Any, copies: Copies) -> keras.KerasTensor:
     total = layers.Add(name=f"{layer.name}_sum", dtype=layer.dtype_policy)
-    return _two_by_two(total, tensors, copies) * (1.0 / len(tensors))
+    mean = layers.Rescaling(1.0 / len(tensors), name=copies.unused(layer.name), dtype=layer.dtype_policy)
+    return mean(_two_by_two(total, tensors, copies))
 
 
 def _separated(layer: Any, copies: Copies) -> list[Step]:

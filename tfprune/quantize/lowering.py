@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.graph import Node, check_traceable, walk, functional
+from tfprune.graph import Node, check_traceable, functional, walk
 from tfprune.layers.quantization import KeepFloat, QuantizeActivation, QuantizeWeights
 from tfprune.quantize.aware import is_quantize_aware
-from tfprune.quantize.folding import folded_weights, scale_and_shift
+from tfprune.quantize.folding import folded_weights, per_channel
 from tfprune.quantize.placement import Operators, call_id
 from tfprune.quantize.rewriting import Copies, rewrite
 from tfprune.quantize.rules import Kind, Rule
@@ -44,8 +44,13 @@ def strip(model: keras.Model) -> keras.Model:
     def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = node.operation
         if isinstance(layer, QuantizeActivation):
-            return args[0]
-        return copies.of(layer.layer if isinstance(layer, (QuantizeWeights, KeepFloat)) else layer)(*args, **kwargs)
+            return [args[0], args[0]]  # nothing reads the second, the step of the levels
+        if isinstance(layer, KeepFloat):
+            return copies.of(layer.layer)(*args, **kwargs)
+        if not isinstance(layer, QuantizeWeights):
+            return copies.of(layer)(*args, **kwargs)
+        made = copies.of(layer.layer)(args[0])
+        return made if layer.normalization is None else copies.of(layer.normalization)(made)
 
     plain = rewrite(model, emit)
     copies.set_weights()
@@ -80,7 +85,7 @@ def lowered(model: keras.Model) -> keras.Model:
         numbers = iter(old)
         return keras.tree.map_structure(
             lambda value: (
-                _Barrier()(value)
+                _Barrier(name=copies.unused("barrier"))(value)
                 if isinstance(value, keras.KerasTensor) and id(next(numbers)) not in made_in_float | doors
                 else value
             ),
@@ -92,16 +97,18 @@ def lowered(model: keras.Model) -> keras.Model:
         if call_id(node) in gone:
             return args[0]
         if isinstance(layer, QuantizeActivation):
-            value = _Barrier()(args[0]) if id(node.inputs[0]) in made_in_float else args[0]
-            return copies.once(("range", id(layer)), lambda: _constant_range(layer, model))(value)
+            value = _Barrier(name=copies.unused("barrier"))(args[0]) if id(node.inputs[0]) in made_in_float else args[0]
+            return list(copies.once(("range", id(layer)), lambda: _constant_range(layer, model))(value))
         if rule.kind is Kind.FLOAT:
             args, kwargs = apart(node.inputs, (args, kwargs))
-        if isinstance(layer, QuantizeWeights):
-            return _kernel(layer.layer, operators.normalized.get(call_id(node)), rule, copies)(*args, **kwargs)
+        if rule.kind is Kind.KERNEL:
+            after = operators.normalized.get(call_id(node))
+            normalization = layer.normalization if after is None else after.operation
+            return _kernel(layer.layer, normalization, rule, copies)(args[0])
         if rule.kind is Kind.AFFINE:
-            return _depthwise(node, copies, args[0])
+            return _depthwise(layer.layer, copies, args[0])
         if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
-            return _repeated(node, args[0])
+            return _repeated(node, args[0], copies)
         return copies.of(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
 
     plain = rewrite(model, emit)
@@ -155,7 +162,9 @@ def output_layers(model: keras.Model) -> list[Any]:
         if isinstance(layer, layers.Activation):
             before = layer_of(node.inputs[0]) if id(node.inputs[0]) in makers else layer
             return before if layer.name.startswith(f"{before.name}_") else layer
-        return layer.layer if isinstance(layer, (QuantizeWeights, KeepFloat)) else layer
+        if isinstance(layer, QuantizeWeights):
+            return layer.normalization or layer.layer
+        return layer.layer if isinstance(layer, KeepFloat) else layer
 
     return [layer_of(tensor) for tensor in model.outputs]
 
@@ -175,7 +184,7 @@ def _constant_range(layer: QuantizeActivation, model: keras.Model) -> QuantizeAc
     return QuantizeActivation(fixed=layer.range, dtype=layer.dtype_policy)
 
 
-def _kernel(layer: Any, normalization: Node | None, rule: Rule, copies: Copies) -> Any:
+def _kernel(layer: Any, normalization: Any, rule: Rule, copies: Copies) -> Any:
     if normalization is not None:
         kernel, bias = folded_weights(layer, normalization, rule.channel_axes["kernel"])
         return copies.new(layer, [kernel, _not_uniform(bias)], use_bias=True)
@@ -196,28 +205,49 @@ def _not_uniform(bias: np.ndarray) -> np.ndarray:
     return bias
 
 
-def _depthwise(node: Node, copies: Copies, tensor: keras.KerasTensor) -> keras.KerasTensor:
+def _depthwise(layer: Any, copies: Copies, tensor: keras.KerasTensor) -> keras.KerasTensor:
     """What scales and shifts channels, as a convolution: one operator, which sums exactly before it rounds."""
-    scale, shift = (values.astype(np.float32) for values in scale_and_shift(node))
     shape = tuple(tensor.shape[1:])
+    scale, shift = (values.astype(np.float32) for values in per_channel(layer, shape[-1]))
     kernel, bias = scale.reshape(1, 1, -1, 1), _not_uniform(shift)
-    template = layers.DepthwiseConv2D(1, name=node.operation.name, dtype=node.operation.dtype_policy)
+    template = layers.DepthwiseConv2D(1, name=layer.name, dtype=layer.dtype_policy)
     if len(shape) == 3:
         return copies.new(template, [kernel, bias])(tensor)
-    images = layers.Reshape((-1, 1, shape[-1]))(tensor)
-    return layers.Reshape(shape)(copies.new(template, [kernel, bias])(images))
+    images = _reshaped(tensor, (-1, 1, shape[-1]), copies)
+    return _reshaped(copies.new(template, [kernel, bias])(images), shape, copies)
 
 
 _REPEATING = (layers.RepeatVector, layers.UpSampling1D, layers.UpSampling2D)
 
 
-def _repeated(node: Node, tensor: keras.KerasTensor) -> keras.KerasTensor:
+def _repeated(node: Node, tensor: keras.KerasTensor, copies: Copies) -> keras.KerasTensor:
     """What repeats positions, as an image that is resized: the converter's own operator is not in LiteRT for int8."""
     rows, *columns, channels = node.outputs[0].shape[1:]
-    shape = (-1, 1, channels) if not columns else tensor.shape[1:]
-    image = layers.Reshape(shape)(tensor)
-    larger = ops.image.resize(image, (rows, *(columns or [1])), interpolation="nearest", data_format="channels_last")
-    return layers.Reshape(node.outputs[0].shape[1:])(larger)
+    shape = tensor.shape[1:] if columns else (-1, 1, channels)
+    resized = _Nearest((rows, *(columns or [1])), name=copies.unused("nearest"))(_reshaped(tensor, shape, copies))
+    return _reshaped(resized, node.outputs[0].shape[1:], copies)
+
+
+def _reshaped(tensor: keras.KerasTensor, shape: Sequence[int], copies: Copies) -> keras.KerasTensor:
+    if tuple(tensor.shape[1:]) == tuple(shape):
+        return tensor
+    # A name that Keras gives may be in the model already, if that was loaded from a file.
+    return layers.Reshape(tuple(shape), name=copies.unused("reshape"))(tensor)
+
+
+class _Nearest(keras.layers.Layer):
+    def __init__(self, size: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+
+    def call(self, inputs: Any) -> Any:
+        return ops.image.resize(inputs, self.size, interpolation="nearest", data_format="channels_last")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (input_shape[0], *self.size, input_shape[3])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": self.size}
 
 
 class _Barrier(keras.layers.Layer):

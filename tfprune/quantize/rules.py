@@ -113,7 +113,7 @@ def rule_of(node: Node) -> Rule:
     if isinstance(operation, KeepFloat):
         return Rule(Kind.FLOAT, reason="left in float on request")
     if isinstance(operation, QuantizeWeights):
-        return Rule(Kind.KERNEL, channel_axes=operation.channel_axes)
+        return Rule(Kind.KERNEL if operation.channel_axes else Kind.AFFINE, channel_axes=operation.channel_axes)
     if isinstance(operation, QuantizeActivation):
         return Rule(Kind.NOTHING)
     if not ours:
