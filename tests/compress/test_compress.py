@@ -221,6 +221,7 @@ def _quantization(tensor):
     return None if found is None or found.scale is None else (list(found.scale), list(found.zeroPoint))
 
 
+@pytest.mark.slow
 def test_goes_on_wherever_it_was_interrupted(whole, trained, quick, tmp_path, capsys):
     path = tmp_path / "model.tflite"
     places = [

@@ -355,6 +355,7 @@ def test_jit_compile(row):
         assert watcher.revived == []
 
 
+@pytest.mark.slow
 def test_checkpoints_and_shrunken_models_load_where_tfprune_is_not_installed(tmp_path):
     x, _ = images(4)
     expected = {}

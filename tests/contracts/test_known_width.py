@@ -86,6 +86,7 @@ def test_the_width_of_the_teacher_is_found(name):
     assert loss <= plain_loss(width=6, wide=24, epochs=25, normalized=name == "MorphNet")
 
 
+@pytest.mark.slow
 def test_slimming_to_the_width_of_the_teacher_loses_nothing():
     callback = NetworkSlimming(0.01, ratio=0.75, prune_at=12)
     units, loss = found_width(callback, width=6, wide=24, epochs=25)

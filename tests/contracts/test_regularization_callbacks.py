@@ -663,7 +663,9 @@ def resumed(row, others, kept=None):
     return fit(row, model=model, others=others, epochs=4, **options)[0]
 
 
-@pytest.mark.parametrize("row", alternating(0))
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.name, marks=pytest.mark.slow if i else ()) for i, row in enumerate(ROWS)]
+)
 def test_a_fit_that_is_resumed_ends_with_the_same_weights(row, tmp_path):
     stop = Stop()
     with pytest.raises(KeyboardInterrupt):

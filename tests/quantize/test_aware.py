@@ -174,6 +174,7 @@ json.dump([ranges, differ], open(sys.argv[1], "w"))
 """
 
 
+@pytest.mark.slow
 def test_replicas_share_their_ranges(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", f"import sys; sys.path.insert(0, 'tests')\n{MIRRORED}"]
     where = Path(__file__).parents[2]

@@ -19,9 +19,8 @@ from tfprune.quantize.placement import Operators
 from tfprune.quantize.rules import Kind
 
 DEFAULT = (
-    *("conv-bn-relu", "separable", "conv1d-moves", "dense-bn", "dense-block", "branches", "squeeze-hard", "rescaling"),
-    *("nested", "shared-bn", "several", "dicts", "layer-normalization", "softmax-axis", "exclude-middle", "mixed"),
-    *("constant-bias", "dead-channels"),
+    *("conv-bn-relu", "separable", "dense-bn", "branches", "squeeze-hard", "rescaling"),
+    *("shared-bn", "several", "exclude-middle", "mixed", "dead-channels"),
 )
 LOAD = """
 import json, os
@@ -145,7 +144,7 @@ def save_rows(names, folder):
 @pytest.mark.parametrize(
     "names",
     [
-        ("several", "exclude-attention"),
+        pytest.param(("several", "exclude-attention"), marks=pytest.mark.slow),
         pytest.param([n for n in ROWS if "custom" not in n], marks=pytest.mark.slow),
     ],
     ids=["some", "all"],
