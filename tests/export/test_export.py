@@ -238,3 +238,13 @@ def test_a_trained_classifier_keeps_its_answers_in_int8(tmp_path):
     answers = TFLiteModel(tmp_path / "model.tflite").predict(x[4000:4300]).argmax(1)
     agreement = (answers == np.asarray(model(x[4000:4300])).argmax(1)).mean()
     assert agreement >= 0.97
+
+
+def test_a_schedule_set_after_compile_does_not_matter(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(1e-3, 10)
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    model.fit(x, x[:, :3], verbose=0)
+    report = export(model, tmp_path / "model.tflite", calibration=x)
+    assert report.outputs[0].relative_rms_error < 1e-5

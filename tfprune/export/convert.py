@@ -20,6 +20,7 @@ from tfprune.export.modes import MODES, Mode
 from tfprune.export.signature import name_outputs
 from tfprune.export.sparsity import finish_sparse
 from tfprune.export.weight_only import quantize_weights
+from tfprune.graph import functional
 from tfprune.quantize import is_quantize_aware, lowered
 
 SIGNATURE = "serving_default"
@@ -105,7 +106,7 @@ def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
     forward = tf.function(lambda *tensors: call(model, list(tensors)), input_signature=specs, autograph=False)
     concrete = forward.get_concrete_function()
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive.track(functional(model))  # without its optimizer, whose state need not be savable
     archive.add_endpoint(SIGNATURE, forward)
     archive.write_out(folder, verbose=False)
     return concrete
