@@ -306,7 +306,7 @@ def mirrored(tmp_path, ways, names):
 
 
 def test_two_replicas(tmp_path):
-    mirrored(tmp_path, [(1, "float32")], ["MagnitudePruning-global", "SET-sign", "RigL", "GraNet"])
+    mirrored(tmp_path, [(1, "float32")], ["GraNet"])
 
 
 @pytest.mark.slow

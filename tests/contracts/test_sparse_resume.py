@@ -90,6 +90,7 @@ def kill_and_resume(tmp_path, ways):
         assert same_arrays(masks_of(model), masks_of(whole[name]))
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_as_if_nothing_had_happened(tmp_path):
     ways = [
         ("MagnitudePruning", "before", 1),
