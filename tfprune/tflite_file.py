@@ -71,11 +71,16 @@ def pack(model: Any) -> bytes:
 
 def operator_name(model: Any, operator: Any) -> str:
     """Return the name of an operator of `model`: of the schema, or a custom one's own."""
+    name, custom = schema_name(model, operator), model.operatorCodes[operator.opcodeIndex].customCode
+    return custom.decode() if name == "CUSTOM" and custom else name
+
+
+def schema_name(model: Any, operator: Any) -> str:
+    """Return the name that the schema has for an operator of `model`: `"CUSTOM"` for all that are not of the schema."""
     code = model.operatorCodes[operator.opcodeIndex]
     # Files for old runtimes keep small codes in the older, 8-bit field; the schema says: take the larger.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    name = _OPERATOR_NAMES.get(number, f"OPERATOR_{number}")  # a newer schema may have more
-    return code.customCode.decode() if name == "CUSTOM" and code.customCode else name
+    return _OPERATOR_NAMES.get(number, f"OPERATOR_{number}")  # a newer schema may have more
 
 
 def type_name(tensor: Any) -> str:

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
+
+from tfprune.tflite_file import schema_name, type_name, unpack
 
 Shapes: TypeAlias = list[tuple[int, ...]]
 
-_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 _NO_NUMBERS = ("string", "bool", "resource", "variant")
 _INDICES = ("int32", "int64", "uint32", "uint64")  # weights only with a scale; else shapes and axes
 _PACKED = {"int4": 4, "uint4": 4, "int2": 2}  # bits of each number
@@ -50,7 +49,7 @@ def file_costs(content: bytes) -> Costs:
     >>> file_costs(path.read_bytes())
     Costs(parameters=12, nonzeros=12, macs=12)
     """
-    model = schema.ModelT.InitFromPackedBuf(content)
+    model = unpack(content)
     weights = {tensor.buffer: _weights(model, tensor) for graph in model.subgraphs for tensor in graph.tensors}
     parameters = sum(count for count, _ in weights.values())
     nonzeros = sum(count for _, count in weights.values())
@@ -59,7 +58,7 @@ def file_costs(content: bytes) -> Costs:
 
 def _weights(model: Any, tensor: Any) -> tuple[int, int]:
     """Return how many weights a tensor stores, and how many of them are not zero."""
-    data, kind = model.buffers[tensor.buffer].data, _TYPES[tensor.type]
+    data, kind = model.buffers[tensor.buffer].data, type_name(tensor)
     quantization = tensor.quantization
     scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
     if data is None or not len(data) or kind in _NO_NUMBERS or (kind in _INDICES and not scaled):
@@ -78,8 +77,7 @@ def _weights(model: Any, tensor: Any) -> tuple[int, int]:
 def _macs(model: Any) -> int | None:
     total, graph = 0, model.subgraphs[0]
     for operator in graph.operators or []:
-        code = model.operatorCodes[operator.opcodeIndex]
-        name = _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]  # old runtimes read the second field
+        name = schema_name(model, operator)
         if name.startswith(_UNKNOWN):
             return None
         if name in _COSTS:
