@@ -60,17 +60,21 @@ def test_weight_sparsity_runs_as_printed(tmp_path, monkeypatch, capsys):
     assert (report.weights, report.weights - report.living) == (456, round(456 * reached["RigL"]))
 
 
-def test_network_slimming_runs_as_printed():
-    model = keras.Sequential(
+def normalized_net(filters):
+    return keras.Sequential(
         [
             keras.Input((8, 8, 2)),
-            keras.layers.Conv2D(8, 3, use_bias=False),
+            keras.layers.Conv2D(filters, 3, use_bias=False),
             keras.layers.BatchNormalization(),
             keras.layers.ReLU(),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
+
+
+def test_network_slimming_runs_as_printed():
+    model = normalized_net(8)
     random = np.random.default_rng(0)
     space = {"model": model, "x": random.normal(size=(8, 8, 8, 2)), "y": random.integers(0, 3, 8)}
     first, second = snippets("network-slimming.md")
@@ -82,16 +86,7 @@ def test_network_slimming_runs_as_printed():
 
 def test_quantization_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 2)),
-            keras.layers.Conv2D(4, 3, use_bias=False),
-            keras.layers.BatchNormalization(),
-            keras.layers.ReLU(),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
+    model = normalized_net(4)
     random = np.random.default_rng(0)
     space = {"model": model, "x": random.normal(size=(32, 8, 8, 2)).astype("float32"), "y": np.arange(32) % 3}
     (code,) = snippets("quantization.md")
