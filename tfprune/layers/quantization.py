@@ -182,21 +182,21 @@ class QuantizeWeights(keras.layers.Wrapper):
 
     def call(self, inputs: Any, step: Any = None, training: bool | None = None) -> Any:
         """Call the layer with rounded kernels; `step` is that between the levels of `inputs`."""
-        # What a scope around this one says of the other variables must hold inside as well.
-        values = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
-        for name, axes in self.channel_axes.items():
-            kernel = getattr(self.layer, name)
-            values[id(kernel)] = (kernel, self.quantized(kernel, axes))
-        if self.channel_axes:
-            with keras.StatelessScope(state_mapping=list(values.values())):
-                outputs = self.layer(inputs)
-        else:
-            outputs = _called(self.layer, inputs, training)
+        outputs = self._with_rounded_kernels(inputs) if self.channel_axes else _called(self.layer, inputs, training)
         if self.normalization is not None:
             outputs = self.normalization(outputs, training=training)
         if training or step is None or keras.backend.standardize_dtype(outputs.dtype) != "float32":
             return outputs
         return outputs + self._bias_rounding(step)
+
+    def _with_rounded_kernels(self, inputs: Any) -> Any:
+        # What a scope around this one says of the other variables must hold inside as well.
+        values = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
+        for name, axes in self.channel_axes.items():
+            kernel = getattr(self.layer, name)
+            values[id(kernel)] = (kernel, self.quantized(kernel, axes))
+        with keras.StatelessScope(state_mapping=list(values.values())):
+            return self.layer(inputs)
 
     def _bias_rounding(self, step: Any) -> Any:
         """What the rounded bias is more than the bias, per channel."""

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.checks import check_choice
+from tfprune.cloning import compile_like
 from tfprune.graph import Node, check_traceable
 from tfprune.graph.groups import Exclude, resolve_exclude
 from tfprune.layers.quantization import QuantizeActivation, QuantizeWeights
@@ -76,7 +77,9 @@ def quantize_aware(
         raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
     flat = flattened(model, resolve_exclude(model, exclude))
     operators = Operators.of(flat)
-    return _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).apply(flat)
+    aware = _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).apply(flat)
+    compile_like(model, aware)
+    return aware
 
 
 def is_quantize_aware(model: keras.Model) -> bool:
@@ -99,7 +102,7 @@ class _Quantizer:
         self.placement, self.keep_zeros, self.momentum = placement, keep_zeros, momentum
         self.rules: dict[int, Rule] = {call_id(node): rule for node, rule in operators.calls()}
         self.copies = Copies()
-        self.sizes = Counter(site.group for site in placement.after.values())
+        self.sizes = Counter(site.group for site in placement.values())
         self.steps: dict[int, keras.KerasTensor] = {}  # between the levels of a tensor, by its id
         self.folded: dict[int, Node] = {}
         self.joined: dict[int, Node] = {}
@@ -123,7 +126,7 @@ class _Quantizer:
     def apply(self, flat: keras.Model) -> keras.Model:
         """Return the model with them."""
         names = {id(layer.output): layer.name for layer in flat.layers if isinstance(layer, keras.layers.InputLayer)}
-        after = self.placement.after
+        after = self.placement
         aware = rewrite(flat, self._emit, lambda old, new: self._rounded(new, after.get(id(old)), names[id(old)]))
         self.copies.set_weights()
         return aware
@@ -140,7 +143,7 @@ class _Quantizer:
         if self.rules[call_id(node)].kind in (Kind.NOTHING, Kind.MOVE):
             steps = [self.steps[id(tensor)] for tensor in tensors if id(tensor) in self.steps]
             self.steps.update((id(output), steps[0]) for output in outputs if steps)
-        sites = [self.placement.after.get(id(tensor)) for tensor in node.outputs]
+        sites = [self.placement.get(id(tensor)) for tensor in node.outputs]
         name, kind = node.operation.name, type(node.operation).__name__
         pooled = "AveragePool" in kind and "Global" not in kind
         return [self._rounded(output, site, name, pooled) for output, site in zip(outputs, sites, strict=True)]

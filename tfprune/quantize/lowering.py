@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfprune.cloning import compile_like
 from tfprune.graph import Node, check_traceable, functional, walk
 from tfprune.layers.quantization import KeepFloat, QuantizeActivation, QuantizeWeights
 from tfprune.quantize.aware import is_quantize_aware
@@ -54,6 +55,7 @@ def strip(model: keras.Model) -> keras.Model:
 
     plain = rewrite(model, emit)
     copies.set_weights()
+    compile_like(model, plain)
     return plain
 
 

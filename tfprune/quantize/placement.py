@@ -108,15 +108,8 @@ def _normalizes(node: Node, rule: Rule) -> bool:
     return isinstance(node.operation, keras.layers.BatchNormalization) and rule.kind is Kind.AFFINE
 
 
-@dataclass
-class Placement:
-    """Where numbers are rounded.
-
-    Attributes:
-        after: For tensors (by id), the site at which they are rounded.
-    """
-
-    after: dict[int, Site]
+Placement = dict[int, Site]
+"""For tensors (by id), the site at which they are rounded."""
 
 
 class _Groups:
@@ -205,13 +198,13 @@ class _Places:
         roots = {self.groups.root(place) for place in self.wanted}
         counts: Counter[int] = Counter()
         numbers: dict[int, int] = {}
-        placement = Placement({})
+        placement: Placement = {}
         for place in self.places:
             root = self.groups.root(place)
             if root not in roots:
                 continue
             group = numbers.setdefault(root, len(numbers))
-            placement.after[place] = Site(group, counts[root], self.fixed.get(place))
+            placement[place] = Site(group, counts[root], self.fixed.get(place))
             counts[root] += 1
         return placement
 

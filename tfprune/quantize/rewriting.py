@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfprune.cloning import compile_like, copy_adapted_state, made_from_config
+from tfprune.cloning import copy_adapted_state, made_from_config
 from tfprune.graph import Node, functional, is_graph, walk
 
 Tensors = dict[int, keras.KerasTensor]
@@ -27,7 +27,7 @@ def rewrite(model: keras.Model, emit: Emit, enter: Enter = lambda old, new: new)
         enter: Makes what the calls read of an input; given the old tensor and the new one.
 
     Returns:
-        A functional model of the same name, compiled like the model.
+        A functional model of the same name, not compiled.
     """
     view = functional(model)
     names = {id(each.output): each.name for each in model.layers if isinstance(each, keras.layers.InputLayer)}
@@ -40,9 +40,7 @@ def rewrite(model: keras.Model, emit: Emit, enter: Enter = lambda old, new: new)
     own = model if is_graph(model) else view
     single = isinstance(model, keras.Sequential)
     inputs, outputs = (view.inputs[0], view.outputs[0]) if single else (own.input, own.output)
-    renewed = keras.Model(_renewed(inputs, doors), _renewed(outputs, new), name=model.name)
-    compile_like(model, renewed)
-    return renewed
+    return keras.Model(_renewed(inputs, doors), _renewed(outputs, new), name=model.name)
 
 
 def replay(model: keras.Model, new: Tensors, emit: Emit) -> list[keras.KerasTensor]:
