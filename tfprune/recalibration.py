@@ -41,7 +41,7 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     (array([2.], dtype=float32), array([1.], dtype=float32))
     """
     check_built(model)
-    layers = [layer for layer in _all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = batch_normalizations(model)
     if not layers:
         raise ValueError(f"{model.name!r} has no BatchNormalization layer, so there is nothing to recalibrate.")
     settings = [(layer.momentum, layer.trainable) for layer in layers]
@@ -71,9 +71,17 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
         variable.assign(total / count)
 
 
-def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+def batch_normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Return every BatchNormalization of a model, also those inside other layers.
+
+    Example:
+
+    >>> [layer.name for layer in batch_normalizations(keras.Sequential([keras.layers.BatchNormalization(name="norm")]))]
+    ['norm']
+    """
     # Private: the public `layers` leaves out those inside other layers. tests/test_recalibration.py has such a model.
-    return list(model._flatten_layers(include_self=False))
+    every = model._flatten_layers(include_self=False)
+    return [layer for layer in every if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _batches(data: Any, batch_size: int) -> Iterator[Any]:

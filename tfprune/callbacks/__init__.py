@@ -1,6 +1,7 @@
 """Callbacks for `model.fit`."""
 
 from tfprune.callbacks.fpgm import FPGM
+from tfprune.callbacks.freeze_batch_normalization import FreezeBatchNormalization
 from tfprune.callbacks.granet import GraNet
 from tfprune.callbacks.group_lasso import GroupLasso
 from tfprune.callbacks.group_norm import GroupNormRegularization, GrowingRegularization
@@ -17,6 +18,7 @@ from tfprune.callbacks.static_sparsity import StaticSparsity
 __all__ = [
     "FPGM",
     "SET",
+    "FreezeBatchNormalization",
     "GraNet",
     "GroupLasso",
     "GroupNormRegularization",
