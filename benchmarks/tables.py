@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,34 @@ def zoo() -> str:
         free, error = f"{row['free_channels']:.1%}", f"{row['relative_error']:.0e}"
         rows.append([name, str(row["groups"]), str(row["frozen"]), free, parameters, macs, error, seconds])
     header = ["network", "groups", "frozen", "free channels", "parameters", "MACs", "relative error", "seconds"]
+    return markdown(header, rows)
+
+
+def quantize_zoo() -> str:
+    """Every network of keras.applications as an int8 file, by calibration and after quantization-aware training."""
+    rows = []
+    for name, row in sorted(load("quantize_zoo")["measured"].items()):
+        left = Counter(reason.split(": ")[-1] for reason in row["aware"]["left_in_float"].values())
+        cells = [
+            cell
+            for kind in ("calibrated", "aware")
+            for cell in (
+                f"{row[kind]['file_bytes'] / 1000:,.0f}",
+                f"{row[kind]['relative_rms_error']:.3f}",
+                f"{row[kind]['max_error_lsb']:.0f}",
+            )
+        ]
+        rows.append([name, *cells, max(left, key=lambda reason: left[reason]) if left else "nothing"])
+    header = [
+        "network",
+        "kB",
+        "error",
+        "steps",
+        "aware kB",
+        "aware error",
+        "aware steps",
+        "left in float after training",
+    ]
     return markdown(header, rows)
 
 
@@ -245,6 +274,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
+        quantize_zoo,
     )
 }
 
@@ -271,7 +301,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     options = parser.parse_args(command_line)
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(str(path.relative_to(ROOT)))

@@ -43,9 +43,10 @@ def build(name: str, seed: int = 0) -> keras.Model:
     model = network(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None)
     generator = np.random.default_rng(seed)
     has_norms = any(variable.name == "gamma" for variable in model.weights)
-    for variable in model.weights:
+    for index, variable in enumerate(model.weights):
         if variable.name == "kernel" and not has_norms:  # Glorot's weights let the signal of a VGG die out
-            variable.assign(keras.initializers.HeNormal(seed)(variable.shape))
+            # With one seed for all, layers of one shape are equal, and a file stores them once.
+            variable.assign(keras.initializers.HeNormal(seed + index)(variable.shape))
         # Fresh statistics are all alike, and ConvNeXt scales its branches by 1e-6: neither would show a mistake.
         if variable.name in ("gamma", "moving_variance") or "layer_scale" in variable.path:
             variable.assign(generator.uniform(0.5, 1.5, variable.shape))

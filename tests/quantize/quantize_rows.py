@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 from keras import ops
+from keras.src.applications.convnext import LayerScale  # no public name; networks of keras.applications hold it
 
 L = keras.layers
 IMAGE = (8, 8, 4)
@@ -293,6 +294,7 @@ ROWS: dict[str, Row] = {
     "pool-input": Row(lambda: chain(L.AveragePooling2D(3, 2, padding="same"), L.MaxPooling2D(), conv(3))),
     "global-average": Row(lambda: chain(normalized, L.GlobalAveragePooling2D(), L.Dense(3, "softmax"))),
     "mean-op": Row(lambda: chain(normalized, lambda x: ops.mean(x, axis=(1, 2)), lambda x: ops.max(x, axis=-1))),
+    "layer-scale": Row(lambda: chain(conv(4), LayerScale(0.5, 4), conv(3))),
     "rescaling": Row(lambda: chain(L.Rescaling(1 / 127.5, -1.0), conv(4, activation="relu"), conv(3)), low=0, high=255),
     "rescaling-channels": Row(
         lambda: chain(L.Rescaling([0.1, 0.2, 0.3, 0.01], [1.0, 0.0, -1.0, 2.0]), conv(3)), low=0, high=255

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import quantize_zoo
 import zoo
 
 import tfprune
@@ -55,3 +56,15 @@ def test_a_network_prunes_saves_converts_and_trains(name):
     assert row["macs"][1] < 0.65 * row["macs"][0]
     assert row["free_channels"] >= (0.75 if name.startswith("ConvNeXt") else 0.9)
     assert (row["saves"], row["converts"], row["trains"]) == (True, True, True)
+
+
+INTEGER = ("EfficientNetB0", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50V2", "VGG16")
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", [*INTEGER, "ConvNeXtTiny"])
+def test_a_network_becomes_an_int8_file_by_calibration_and_by_training(name):
+    row = quantize_zoo.check(name)  # `export` refuses a file that computes something else
+    assert max(row[kind]["relative_rms_error"] for kind in ("calibrated", "aware")) < 0.25
+    reasons = set(row["aware"]["left_in_float"].values())
+    assert reasons == set() if name in INTEGER else any("LayerNormalization" in reason for reason in reasons)

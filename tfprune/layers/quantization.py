@@ -177,7 +177,7 @@ class QuantizeWeights(keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build(inputs_shape)
         if self.normalization is not None and not self.normalization.built:
-            self.normalization.build(self.layer.compute_output_shape(inputs_shape))
+            self.normalization.build(self.compute_output_shape(inputs_shape))
         self.built = True
 
     def call(self, inputs: Any, step: Any = None, training: bool | None = None) -> Any:
@@ -231,7 +231,8 @@ class QuantizeWeights(keras.layers.Wrapper):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the layer's output."""
-        return self.layer.compute_output_shape(input_shape)
+        # A layer that scales and shifts keeps the shape; LayerScale of keras.applications does not say so.
+        return self.layer.compute_output_shape(input_shape) if self.channel_axes else input_shape
 
     def compute_output_spec(self, inputs: Any, step: Any = None, training: bool | None = None) -> keras.KerasTensor:
         """Return the shape and dtype of the layer's output."""
