@@ -223,6 +223,13 @@ def held_by_others(model: keras.Model, run: Any, than: StepHook | None = None) -
 
     Returns:
         By variable path, False where any of them holds a weight at zero.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd", "mse")
+    >>> held_by_others(model, run=None)  # outside of `fit` nobody does
+    {}
     """
     masks: Masks = {}
     for hook in TrainingStep.hooks_of(model):

@@ -25,7 +25,16 @@ Inputs: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class TensorDetails:
-    """What stands at one door of the file: `real = scale * (stored - zero_point)`, or `scale` 0 if plain."""
+    """What stands at one door of the file: `real = scale * (stored - zero_point)`, or `scale` 0 if plain.
+
+    Attributes:
+        name: The name in the signature.
+        shape: The shape with the batch.
+        dtype: What is stored.
+        scale: The step between stored numbers; 0 if they are real numbers.
+        zero_point: The stored number that means 0.
+        index: The tensor's number in the file.
+    """
 
     name: str
     shape: tuple[int, ...]

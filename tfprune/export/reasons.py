@@ -18,7 +18,13 @@ _SMALLEST_DYNAMIC_KERNEL = 1024
 
 @dataclass(frozen=True)
 class FloatOperator:
-    """An operator that computes in float in a file that should compute in integers, how often, and why."""
+    """An operator that computes in float in a file that should compute in integers, how often, and why.
+
+    Attributes:
+        name: The operator, as the format calls it.
+        count: How many of it are in the file.
+        reason: Why.
+    """
 
     name: str
     count: int

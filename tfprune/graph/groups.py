@@ -221,7 +221,27 @@ def analyse(
     approximate: bool = False,
     cut: Mapping[int, np.ndarray] | None = None,
 ) -> Analysis:
-    """Trace a model and sort its channels into groups; see `channel_groups`, and `Trace.cut`."""
+    """Trace a model and sort its channels into groups.
+
+    Args:
+        model: A built Sequential, functional or subclassed Keras model.
+        exclude: Layers whose channels are frozen; see `channel_groups`.
+        approximate: Whether groups count as free whose removal changes what others compute; see `channel_groups`.
+        cut: For some tensors, by the id of the KerasTensor, the channels that are followed no further; see `Trace.cut`.
+
+    Returns:
+        The groups, and the trace that they were found by.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built, or cannot be read layer by layer.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(3)])
+    >>> [group.size for group in analyse(model).groups if not group.frozen]
+    [8]
+    """
     record = trace(model, _find_trace, approximate, cut)
     labels = record.components()
     _freeze_constants(record, labels)

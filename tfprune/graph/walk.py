@@ -178,7 +178,19 @@ def nested(node: Node) -> keras.Model | None:
 
 
 def is_graph(model: Any) -> bool:
-    """Return whether a model is functional or Sequential, without a `call` of its own."""
+    """Return whether a model is functional or Sequential, without a `call` of its own.
+
+    Args:
+        model: Any object.
+
+    Returns:
+        Whether its layers and their order say all that it does.
+
+    Example:
+
+    >>> is_graph(keras.Sequential([keras.layers.Dense(2)]))
+    True
+    """
     plain = _functional_class()
     return isinstance(model, (plain, keras.Sequential)) and type(model).call in (
         plain.call,

@@ -85,6 +85,12 @@ def quantize_aware(
 def is_quantize_aware(model: keras.Model) -> bool:
     """Return whether a model came from `quantize_aware`, and still has its layers.
 
+    Args:
+        model: A Keras model.
+
+    Returns:
+        Whether a layer of it rounds weights or what passes.
+
     Example:
 
     >>> is_quantize_aware(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))

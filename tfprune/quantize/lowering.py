@@ -74,6 +74,16 @@ def lowered(model: keras.Model) -> keras.Model:
     Raises:
         TypeError: If `model` is not a Keras 3 model.
         ValueError: If it is not quantize-aware, or has not seen a training batch yet.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import tfprune
+    >>> aware = tfprune.quantize_aware(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="classes")]))
+    >>> aware.compile("sgd", "mse")
+    >>> history = aware.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    >>> [layer.name for layer in lowered(aware).layers if isinstance(layer, keras.layers.Dense)]
+    ['classes']
     """
     _check_aware(model)
     copies = Copies()

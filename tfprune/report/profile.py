@@ -34,7 +34,12 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Profile(Report):
-    """The layers of a model and their sums; printed as a table."""
+    """The layers of a model and their sums; printed as a table.
+
+    Attributes:
+        model: The model's name.
+        layers: One row per layer with weights or operations.
+    """
 
     model: str
     layers: tuple[LayerProfile, ...]

@@ -55,6 +55,19 @@ def find_rule(operation: keras.Operation) -> LayerRule | None:
 
     A subclass may compute something else, so its parent's rule is not taken. Keras does not export the
     classes behind `keras.ops`; their rules are found by the class name.
+
+    Args:
+        operation: A layer, or an operation of `keras.ops`.
+
+    Returns:
+        The rule, or `None` where there is none.
+
+    Example:
+
+    >>> class Custom(keras.layers.Dense):
+    ...     pass
+    >>> find_rule(keras.layers.Dense(2)) is not None, find_rule(Custom(2))
+    (True, None)
     """
     kind = type(operation)
     by_name = RULES.get(kind.__name__) if kind.__module__.startswith("keras.") else None
