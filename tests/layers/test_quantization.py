@@ -57,7 +57,7 @@ def test_mixed_precision_rounds_the_float32_kernel():
     keras.config.set_dtype_policy("mixed_float16")
     inner = keras.layers.Dense(16, use_bias=False)
     layer = QuantizeWeights(inner, {"kernel": ()})
-    found = layer(np.eye(64, dtype="float32"))
+    found, _ = layer(np.eye(64, dtype="float32"))
     keras.config.set_dtype_policy("float32")
     assert found.dtype == "float16"
     levels = np.abs(inner.kernel.numpy()).max() / 127
@@ -147,8 +147,10 @@ def test_the_bias_is_what_int32_holds(normalized):
     units = np.abs(kernel).max(axis=(0, 1, 2)) / 127
     whole = np.sign(kernel) * np.floor(np.abs(kernel) / units + 0.5)
     sums = tf.nn.conv2d(levels.astype(np.float64), whole, 1, "VALID").numpy() + np.rint(bias / (step * units))
-    np.testing.assert_allclose(layer(images, step=step), sums * step * units, rtol=1e-4, atol=1e-5)
-    apart = np.abs(np.asarray(layer(images, step=step)) - np.asarray(layer(images))).max()
+    found, unit = layer(images, step=step)
+    np.testing.assert_allclose(unit, step * units, rtol=1e-6)
+    assert np.array_equal(np.asarray(found), sums.astype("float32") * np.asarray(unit))  # to the last bit
+    apart = np.abs(np.asarray(found) - np.asarray(layer(images)[0])).max()
     assert 1e-5 < apart < 0.51 * step * units.max()
 
 

@@ -249,3 +249,18 @@ def test_what_is_refused():
         tfprune.quantize_aware(model, batch_normalization="folded")
     with pytest.raises(ValueError, match="below 1"):
         tfprune.quantize_aware(model, momentum=1.5)
+
+
+def test_a_network_may_be_deeper_than_the_limit_of_recursion():
+    inputs = x = keras.Input((2,))
+    for _ in range(160):
+        x = L.Dense(2)(x)
+    model = keras.Model(inputs, x)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
+    try:
+        with pytest.raises(RecursionError):
+            keras.Model.from_config(tfprune.quantize_aware(model).get_config())  # what Keras does, at this limit
+        assert sys.getrecursionlimit() == 300
+    finally:
+        sys.setrecursionlimit(limit)

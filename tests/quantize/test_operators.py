@@ -1,4 +1,4 @@
-"""One operator at a time, between two roundings: there the file and the model are never more than one step apart."""
+"""One operator at a time, between two roundings: there the file computes what the model does, most to the last bit."""
 
 import keras
 import numpy as np
@@ -68,6 +68,13 @@ ELSEWHERE = ("relu6", "gelu", "softmax", "average-same", "bilinear-4", "from", "
 """Only in the slow run: kin of others here, or in many rows of test_rows.py."""
 
 
+ROUNDED = {
+    *("add", "subtract", "leaky_relu", "prelu", "bilinear-2", "bilinear-4", "dot", "matmul"),
+    *("concatenate-sigmoid", "concatenate-sigmoid-tanh"),
+}
+"""Operators of LiteRT's default kernels that compute with rounded factors: what lies near a half may go elsewhere."""
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(each, marks=pytest.mark.slow if each in ELSEWHERE else ()) for each in OPERATORS]
 )
@@ -82,8 +89,9 @@ def test_one_operator_is_never_more_than_one_step_off(name):
     aware(x, training=True)
     content = aware_file(aware)
     assert float_operators(content) == set()
-    for reference in (True, False):
-        assert distance(outputs(aware, x), run(content, [x], reference), output_scales(content)) <= 1.01
+    expected, scales = outputs(aware, x), output_scales(content)
+    assert distance(expected, run(content, [x], reference=True), scales) <= 1.01
+    assert distance(expected, run(content, [x], reference=False), scales) <= (1.01 if name in ROUNDED else 0.01)
 
 
 def test_weights_are_rounded_as_the_converter_does():

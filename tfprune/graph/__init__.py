@@ -4,7 +4,7 @@ from tfprune.graph.costs import multiply_accumulates
 from tfprune.graph.groups import Analysis, ChannelGroup, ChannelGroups, Member, analyse, channel_groups
 from tfprune.graph.record import Call, Role
 from tfprune.graph.rules import find_rule, rule
-from tfprune.graph.walk import Node, check_built, check_traceable, functional, is_graph, nested, walk
+from tfprune.graph.walk import Node, check_built, check_traceable, functional, is_graph, nested, room_for, walk
 
 __all__ = [
     "Analysis",
@@ -23,6 +23,7 @@ __all__ = [
     "is_graph",
     "multiply_accumulates",
     "nested",
+    "room_for",
     "rule",
     "walk",
 ]

@@ -1,6 +1,8 @@
 """The calls of a Keras model, in the order in which data flows through them."""
 
+import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,8 +145,33 @@ def functional(model: keras.Model) -> keras.Model:
     (None, 2)
     """
     check_traceable(model)
-    # With a name of its own it would count as one more model, and the next one of the user would get another name.
-    return keras.Model(model.inputs, model.outputs, name=model.name) if is_graph(model) else model_view(model)
+    if not is_graph(model):
+        return model_view(model)
+    with room_for(len(model.layers)):
+        # With a name of its own it would count as one more model, and the next one of the user would get another name.
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+@contextlib.contextmanager
+def room_for(num_calls: int) -> Iterator[None]:
+    """Let Keras make a model of so many calls: it follows them by recursion, and Python's limit is 1000.
+
+    Args:
+        num_calls: How many calls follow one another at most.
+
+    Example:
+
+    >>> with room_for(3000):
+    ...     limit = sys.getrecursionlimit()
+    >>> limit >= 6000 > sys.getrecursionlimit()
+    True
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 2 * num_calls)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def nested(node: Node) -> keras.Model | None:

@@ -1,5 +1,6 @@
 """Layers that compute as int8 will, while they train in float."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,9 @@ class QuantizeActivation(keras.layers.Layer):
             self.smallest = self.add_weight(name="smallest", **options)
             self.largest = self.add_weight(name="largest", **options)
 
-    def call(self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None) -> Any:
+    def call(
+        self, inputs: Any, site: int = 0, pooled: bool = False, unit: Any = None, training: bool | None = None
+    ) -> Any:
         """Round `inputs`, and in training let the range of `site` follow them.
 
         Args:
@@ -73,6 +76,8 @@ class QuantizeActivation(keras.layers.Layer):
             site: Which of the tensors that share the range it is.
             pooled: Whether it is an average of numbers that were rounded already, of which many are halves: LiteRT
                 rounds these away from the number that it stores as 0, at inference.
+            unit: What `QuantizeWeights` tells of its output, the whole numbers' unit per channel: with it the numbers
+                are rounded to the last bit as LiteRT does, at inference.
             training: Whether the model trains.
 
         Returns:
@@ -84,12 +89,12 @@ class QuantizeActivation(keras.layers.Layer):
             low, high = self._observe(ops.stop_gradient(inputs), site)
         else:
             low, high = ops.min(self.smallest), ops.max(self.largest)
-        step = (high - low) / 255.0
+        step = _divided(high - low, 255)
         if training:
             return _rounded(inputs, low, high), step
 
         def rounded() -> Any:
-            return _halves_away(inputs, low, step) if pooled else _fake_quantize(inputs, low, high)
+            return _as_stored(inputs, low, step, pooled, unit)
 
         return (rounded() if self.fixed is not None else ops.cond(high > low, rounded, lambda: inputs)), step
 
@@ -117,7 +122,7 @@ class QuantizeActivation(keras.layers.Layer):
         return (low, high) if high > low else None
 
     def compute_output_spec(
-        self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None
+        self, inputs: Any, site: int = 0, pooled: bool = False, unit: Any = None, training: bool | None = None
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return the shapes and dtypes of the rounded input and of the step."""
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype), keras.KerasTensor((), dtype="float32")
@@ -181,39 +186,70 @@ class QuantizeWeights(keras.layers.Wrapper):
         self.built = True
 
     def call(self, inputs: Any, step: Any = None, training: bool | None = None) -> Any:
-        """Call the layer with rounded kernels; `step` is that between the levels of `inputs`."""
+        """Call the layer with rounded kernels.
+
+        Args:
+            inputs: A float tensor.
+            step: That between the levels of `inputs`, if they are rounded.
+            training: Whether the model trains.
+
+        Returns:
+            The outputs; and per channel, or for all, the unit of which they are whole numbers, 0 if they are not.
+        """
+        exact = step is not None and not training and self.compute_dtype == self.layer.compute_dtype
+        if exact and self.layer.activity_regularizer is None:
+            return self._in_whole_numbers(inputs, step)
         outputs = self._with_rounded_kernels(inputs) if self.channel_axes else _called(self.layer, inputs, training)
         if self.normalization is not None:
             outputs = self.normalization(outputs, training=training)
-        if training or step is None or keras.backend.standardize_dtype(outputs.dtype) != "float32":
-            return outputs
-        return outputs + self._bias_rounding(step)
+        return outputs, ops.zeros(self._unit_shape())
 
     def _with_rounded_kernels(self, inputs: Any) -> Any:
-        # What a scope around this one says of the other variables must hold inside as well.
-        values = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
-        for name, axes in self.channel_axes.items():
-            kernel = getattr(self.layer, name)
-            values[id(kernel)] = (kernel, self.quantized(kernel, axes))
-        with keras.StatelessScope(state_mapping=list(values.values())):
+        kernels = {name: self.quantized(getattr(self.layer, name), axes) for name, axes in self.channel_axes.items()}
+        with self._holding(kernels):
             return self.layer(inputs)
 
-    def _bias_rounding(self, step: Any) -> Any:
-        """What the rounded bias is more than the bias, per channel."""
-        scale, bias = scale_and_shift(self.layer) if not self.channel_axes else (1.0, 0.0)
-        largest = ops.abs(scale)
-        for name, axes in self.channel_axes.items():
-            kernel = getattr(self.layer, name)
-            others = [axis for axis in range(-len(kernel.shape), 0) if axis not in axes]
-            largest = ops.reshape(ops.max(ops.abs(kernel), axis=others), (-1,))
-            bias = ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0
-        if self.normalization is not None:
-            scale, shift = scale_and_shift(self.normalization)
-            largest, bias = largest * ops.abs(scale), bias * scale + shift
-        unit = step * largest / 127.0
-        safe = ops.where(unit > 0, unit, ops.ones_like(unit))
-        rounded = ops.sign(bias) * ops.floor(ops.abs(bias) / safe + 0.5) * safe
-        return ops.where(unit > 0, rounded - bias, ops.zeros_like(unit))
+    def _holding(self, values: Mapping[str, Any]) -> keras.StatelessScope:
+        """A scope in which some variables of the layer, by the names of the attributes, have other values."""
+        # What a scope around this one says of the other variables must hold inside as well.
+        mapping = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
+        for name, value in values.items():
+            variable = getattr(self.layer, name)
+            mapping[id(variable)] = (variable, value)
+        return keras.StatelessScope(state_mapping=list(mapping.values()))
+
+    def _in_whole_numbers(self, inputs: Any, step: Any) -> tuple[Any, Any]:
+        """Compute as the int8 operator does: with whole numbers, which float32 holds exactly."""
+        known = step > 0  # else no data was seen
+        step = ops.where(known, step, ops.ones_like(step))
+        inputs = ops.where(known, ops.round(inputs / step), inputs)
+        factor, shift = (1.0, 0.0) if self.normalization is None else scale_and_shift(self.normalization)
+        if self.channel_axes:
+            ((name, axes),) = self.channel_axes.items()
+            levels, largest = _levels(ops.convert_to_tensor(getattr(self.layer, name)), axes)
+            values = {name: levels, **({"bias": ops.zeros_like(self.layer.bias)} if self.layer.use_bias else {})}
+            with self._holding(values):
+                sums = self.layer.call(inputs) * ops.sign(factor)
+            largest = ops.reshape(largest, (-1,)) if axes else ops.reshape(largest, ())
+            bias = (ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0) * factor + shift
+            scale = _divided(largest * ops.abs(factor), 127)
+        else:
+            factor, bias = scale_and_shift(self.layer)
+            sums, scale = inputs * (127.0 * ops.sign(factor)), _divided(ops.abs(factor), 127)
+        unit = step * scale
+        safe = ops.where(unit > 0, unit, ops.ones_like(unit))  # a dead channel is its bias
+        shifts = bias / safe
+        shifts = ops.where(known, ops.sign(shifts) * ops.floor(ops.abs(shifts) + 0.5), shifts)
+        sums = sums + shifts
+        return ops.where(unit > 0, sums * unit, bias), ops.where(known, unit, ops.zeros_like(unit))
+
+    def _unit_shape(self) -> tuple[int, ...]:
+        """One unit per channel, or one for all."""
+        if self.channel_axes:
+            ((name, axes),) = self.channel_axes.items()
+            shape = getattr(self.layer, name).shape
+            return (math.prod(shape[axis] for axis in axes),) if axes else ()
+        return tuple(scale_and_shift(self.layer)[0].shape)
 
     def quantized(self, kernel: keras.Variable, axes: Sequence[int]) -> Any:
         """Return a kernel as the numbers that int8 can hold.
@@ -234,9 +270,12 @@ class QuantizeWeights(keras.layers.Wrapper):
         # A layer that scales and shifts keeps the shape; LayerScale of keras.applications does not say so.
         return self.layer.compute_output_shape(input_shape) if self.channel_axes else input_shape
 
-    def compute_output_spec(self, inputs: Any, step: Any = None, training: bool | None = None) -> keras.KerasTensor:
-        """Return the shape and dtype of the layer's output."""
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.layer.compute_dtype)
+    def compute_output_spec(
+        self, inputs: Any, step: Any = None, training: bool | None = None
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return the shapes and dtypes of the layer's output and of its units."""
+        outputs = keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.layer.compute_dtype)
+        return outputs, keras.KerasTensor(self._unit_shape(), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -333,24 +372,41 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
     >>> fake_quantize_weights(keras.ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
     [[127.0, 0.0], [50.0, 254.0]]
     """
-    rank = len(weights.shape)
-    others = [axis for axis in range(rank) if axis - rank not in channel_axes]
-    largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
-    largest = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
-    levels = ops.floor(ops.abs(weights) / largest * 127 + 0.5)
-    rounded = ops.sign(weights) * levels * (largest / 127)
+    levels, largest = _levels(weights, channel_axes)
+    rounded = levels * (ops.where(largest > 0, largest, ops.ones_like(largest)) / 127)
     return weights + ops.stop_gradient(rounded - weights)
 
 
-def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
-    return keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high)
+def _levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
+    """The whole numbers from -127 to 127 that stand for weights, and the largest weight for each scale."""
+    rank = len(weights.shape)
+    others = [axis for axis in range(rank) if axis - rank not in channel_axes]
+    largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
+    safe = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
+    return ops.sign(weights) * ops.floor(ops.abs(weights) / safe * 127 + 0.5), largest
 
 
-def _halves_away(inputs: Any, low: Any, step: Any) -> Any:
+def _divided(numbers: Any, by: int) -> Any:
+    """Divide float32 numbers, correctly rounded: TensorFlow makes a division by a constant a product in graphs."""
+    return ops.cast(ops.cast(numbers, "float64") / by, "float32")
+
+
+def _as_stored(inputs: Any, low: Any, step: Any, pooled: bool, unit: Any) -> Any:
+    """Round as LiteRT does: halves to even numbers of steps, those of averages away from what is stored as 0."""
     zero_point = ops.round(-low / step) - 128.0
-    stored = ops.cast(inputs, "float32") / step + zero_point
-    # The last bits of a half may say anything.
-    stored = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5 + 1e-4)
+    values = ops.cast(inputs, "float32")
+    steps = values / step
+    if unit is not None:
+        unit = ops.cast(unit, "float32")  # all zero in mixed precision
+        # The same product as in the operator, with the same rounding; a ReLU's own limit is no whole number of units.
+        safe = ops.where(unit > 0, unit, ops.ones_like(unit))
+        sums = ops.round(values / safe)
+        steps = ops.where(ops.logical_and(unit > 0, sums * safe == values), sums * (safe / step), steps)
+    if pooled:
+        stored = steps + zero_point
+        stored = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5 + 1e-4)  # the last bits of a half may say anything
+    else:
+        stored = ops.round(steps) + zero_point
     return ops.cast((ops.clip(stored, -128.0, 127.0) - zero_point) * step, inputs.dtype)
 
 
@@ -366,6 +422,6 @@ def _rounded(inputs: Any, low: Any, high: Any) -> Any:
         def gradient(*args: Any, upstream: Any = None) -> Any:
             return args[0] if upstream is None else upstream
 
-        return _fake_quantize(x, low, high), gradient
+        return keras.quantizers.fake_quant_with_min_max_vars(x, low, high), gradient
 
     return rounded(inputs)

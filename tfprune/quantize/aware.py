@@ -110,6 +110,7 @@ class _Quantizer:
         self.copies = Copies()
         self.sizes = Counter(site.group for site in placement.values())
         self.steps: dict[int, keras.KerasTensor] = {}  # between the levels of a tensor, by its id
+        self.units: dict[int, keras.KerasTensor] = {}  # of which the sums in a tensor are whole numbers, by its id
         self.folded: dict[int, Node] = {}
         self.joined: dict[int, Node] = {}
         self.frozen: set[int] = set()
@@ -144,20 +145,24 @@ class _Quantizer:
         else:
             layer = self._layer(node)
             operator = isinstance(layer, QuantizeWeights)
-            made = self._operated(layer, tensors[0]) if operator else layer(*args, **kwargs)
-            outputs = keras.tree.flatten(made)
-        if self.rules[call_id(node)].kind in (Kind.NOTHING, Kind.MOVE):
+            outputs = keras.tree.flatten(self._operated(layer, tensors[0]) if operator else layer(*args, **kwargs))
+        kind = self.rules[call_id(node)].kind
+        if kind in (Kind.NOTHING, Kind.MOVE):
             steps = [self.steps[id(tensor)] for tensor in tensors if id(tensor) in self.steps]
             self.steps.update((id(output), steps[0]) for output in outputs if steps)
+        if kind in (Kind.NOTHING, Kind.RECTIFIER) and tensors and id(tensors[0]) in self.units:
+            self.units[id(outputs[0])] = self.units[id(tensors[0])]
         sites = [self.placement.get(id(tensor)) for tensor in node.outputs]
-        name, kind = node.operation.name, type(node.operation).__name__
-        pooled = "AveragePool" in kind and "Global" not in kind
+        name, class_name = node.operation.name, type(node.operation).__name__
+        pooled = "AveragePool" in class_name and "Global" not in class_name
         return [self._rounded(output, site, name, pooled) for output, site in zip(outputs, sites, strict=True)]
 
     def _operated(self, layer: QuantizeWeights, tensor: keras.KerasTensor) -> Any:
-        """The output of an operator, which rounds its bias if it knows the step of its input."""
+        """The output of an operator, which computes in whole numbers if it knows the step of its input."""
         step = self.steps.get(id(tensor))
-        return layer(tensor) if step is None else layer(tensor, step=step)
+        output, unit = layer(tensor) if step is None else layer(tensor, step=step)
+        self.units[id(output)] = unit
+        return output
 
     def _layer(self, node: Node) -> Any:
         rule, layer = self.rules[call_id(node)], node.operation
@@ -207,6 +212,8 @@ class _Quantizer:
             ),
         )
         options: dict[str, Any] = {"site": site.number} if layer.sites > 1 else {}
-        rounded, step = layer(tensor, **options, **({"pooled": True} if pooled else {}))
+        options |= {"pooled": True} if pooled else {}
+        options |= {"unit": self.units[id(tensor)]} if id(tensor) in self.units else {}
+        rounded, step = layer(tensor, **options)
         self.steps[id(rounded)] = step
         return rounded

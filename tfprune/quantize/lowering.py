@@ -51,7 +51,8 @@ def strip(model: keras.Model) -> keras.Model:
         if not isinstance(layer, QuantizeWeights):
             return copies.of(layer)(*args, **kwargs)
         made = copies.of(layer.layer)(args[0])
-        return made if layer.normalization is None else copies.of(layer.normalization)(made)
+        made = made if layer.normalization is None else copies.of(layer.normalization)(made)
+        return [made, made]  # nor the unit of the sums
 
     plain = rewrite(model, emit)
     copies.set_weights()
@@ -116,9 +117,11 @@ def lowered(model: keras.Model) -> keras.Model:
         if rule.kind is Kind.KERNEL:
             after = operators.normalized.get(call_id(node))
             normalization = layer.normalization if after is None else after.operation
-            return _kernel(layer.layer, normalization, rule, copies)(args[0])
+            made = _kernel(layer.layer, normalization, rule, copies)(args[0])
+            return [made, made]  # nothing reads the second, the unit of the sums
         if rule.kind is Kind.AFFINE:
-            return _depthwise(layer.layer, copies, args[0])
+            made = _depthwise(layer.layer, copies, args[0])
+            return [made] * len(node.outputs)
         if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
             return _repeated(node, args[0], copies)
         return copies.of(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
@@ -187,13 +190,31 @@ def _check_aware(model: keras.Model) -> None:
         raise ValueError(f"The model {model.name!r} is not quantize-aware. Give what tfprune.quantize_aware returned.")
 
 
-def _constant_range(layer: QuantizeActivation, model: keras.Model) -> QuantizeActivation:
+def _constant_range(layer: QuantizeActivation, model: keras.Model) -> "_ConstantRange":
     if layer.range is None:
         raise ValueError(
             f"The model {model.name!r} has not seen data since quantize_aware, so {layer.name!r} has no range. "
             "Fit it for at least one step, then export."
         )
-    return QuantizeActivation(fixed=layer.range, dtype=layer.dtype_policy)
+    return _ConstantRange(*layer.range, dtype=layer.dtype_policy)
+
+
+class _ConstantRange(keras.layers.Layer):
+    """Rounds over a range by the operation that the converter knows, with the outputs of `QuantizeActivation`."""
+
+    def __init__(self, low: float, high: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def call(self, inputs: Any) -> Any:
+        rounded = keras.quantizers.fake_quant_with_min_max_vars(inputs, self.low, self.high)
+        return rounded, ops.cast((self.high - self.low) / 255, "float32")
+
+    def compute_output_spec(self, inputs: Any) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype), keras.KerasTensor((), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "low": self.low, "high": self.high}
 
 
 def _kernel(layer: Any, normalization: Any, rule: Rule, copies: Copies) -> Any:

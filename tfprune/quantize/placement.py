@@ -101,7 +101,7 @@ class Operators:
 
     def _only_reader(self, node: Node) -> Reader:
         readers = self.readers.get(id(node.outputs[0]), [])
-        return readers[0] if len(node.outputs) == len(readers) == 1 else None
+        return readers[0] if len(readers) == 1 else None
 
 
 def _normalizes(node: Node, rule: Rule) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfprune.cloning import copy_adapted_state, made_from_config
-from tfprune.graph import Node, functional, is_graph, walk
+from tfprune.graph import Node, functional, is_graph, room_for, walk
 
 Tensors = dict[int, keras.KerasTensor]
 """By the id of a tensor of the old model, the one that takes its place."""
@@ -40,7 +40,8 @@ def rewrite(model: keras.Model, emit: Emit, enter: Enter = lambda old, new: new)
     own = model if is_graph(model) else view
     single = isinstance(model, keras.Sequential)
     inputs, outputs = (view.inputs[0], view.outputs[0]) if single else (own.input, own.output)
-    return keras.Model(_renewed(inputs, doors), _renewed(outputs, new), name=model.name)
+    with room_for(2 * len(new)):  # a call and the rounding of what it makes
+        return keras.Model(_renewed(inputs, doors), _renewed(outputs, new), name=model.name)
 
 
 def replay(model: keras.Model, new: Tensors, emit: Emit) -> list[keras.KerasTensor]:
