@@ -10,11 +10,13 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfprune/__init__.py").re
 
 RECIPES = ["mlxtend==0.25.0"]
 PLOT = ["matplotlib>=3.8"]
+REPORT = [*PLOT, "jinja2>=3.1"]
 WEIGHT_ONLY = ["ai-edge-quantizer>=0.5"]
 TEST = [
     *RECIPES,
     *WEIGHT_ONLY,
-    *PLOT,
+    *REPORT,
+    "tensorboard>=2.19",
     "pytest>=8",
     "pytest-xdist>=3",
     "hypothesis>=6.100",
@@ -35,8 +37,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["tfprune", "tfprune.*"]),
-    package_data={"tfprune": ["py.typed"]},
+    packages=find_packages(include=["tfprune", "tfprune.*", "tfprune_cli"]),
+    package_data={"tfprune": ["py.typed"], "tfprune.html_report": ["page.html"]},
     install_requires=[
         "tensorflow>=2.19",
         "keras>=3.12",
@@ -44,8 +46,10 @@ setup(
         "ai-edge-litert>=1.2",
         "rich>=13.7",
     ],
+    entry_points={"console_scripts": ["tfprune = tfprune_cli:main"]},
     extras_require={
         "plot": PLOT,
+        "report": REPORT,
         "recipes": RECIPES,
         "weight-only": WEIGHT_ONLY,
         "test": TEST,
@@ -56,7 +60,7 @@ setup(
             "tensorflow-model-optimization>=0.8",
             "tf_keras>=2.18",
         ],
-        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "ruff>=0.8"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

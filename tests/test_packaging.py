@@ -37,8 +37,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     files = {name for name in names if ".dist-info/" not in name}
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "tfprune").rglob("*.py")} | {"tfprune/py.typed"}
-    assert files == expected
+    code = {str(path.relative_to(ROOT)) for room in ("tfprune", "tfprune_cli") for path in (ROOT / room).rglob("*.py")}
+    assert files == code | {"tfprune/py.typed", "tfprune/html_report/page.html"}
 
 
 def test_callbacks_folder_is_a_link_into_the_package() -> None:

@@ -4,6 +4,7 @@ from tfprune import callbacks, layers
 from tfprune.compression import CompressOptions, compress
 from tfprune.export import ExportMismatchError, ExportOptions, ImageMetadata, export
 from tfprune.graph import channel_groups
+from tfprune.html_report import write_report
 from tfprune.prune_channels import Budget, prune_channels
 from tfprune.quantize import quantize_aware, strip
 from tfprune.recalibration import recalibrate
@@ -34,4 +35,5 @@ __all__ = [
     "shrink",
     "strip",
     "widen",
+    "write_report",
 ]

@@ -45,6 +45,15 @@ def test_gradual_pruning_by_hand():
     assert history["sparsity"] == [0.25, 0.5, 0.75]
 
 
+def test_all_kernels_together_and_the_sparsity_that_nobody_else_has_logged():
+    model = model_of()  # 16 and 24 weights
+    alone = fit(model, LayerwiseDensity(), epochs=1)
+    assert (alone["density"], alone["sparsity"]) == ([1.0], [0.0])
+    pruning = MagnitudePruning(Polynomial(0.75, end=4, frequency=1), exclude=[model.get_layer("classes")])
+    history = fit(model, pruning, LayerwiseDensity(), epochs=1)
+    assert (history["density"], history["sparsity"]) == ([(4 + 24) / 40], [0.75])
+
+
 def test_rewiring_keeps_the_density_of_every_layer():
     history = fit(model_of(), SET(0.5, seed=0), LayerwiseDensity())
     assert all(len(set(values)) == 1 for values in densities(history).values())

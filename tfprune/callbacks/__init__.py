@@ -7,6 +7,7 @@ from tfprune.callbacks.group_lasso import GroupLasso
 from tfprune.callbacks.group_norm import GroupNormRegularization, GrowingRegularization
 from tfprune.callbacks.layerwise_density import LayerwiseDensity
 from tfprune.callbacks.magnitude_pruning import MagnitudePruning
+from tfprune.callbacks.mask_images import MaskImages
 from tfprune.callbacks.morphnet import MorphNet
 from tfprune.callbacks.network_slimming import NetworkSlimming
 from tfprune.callbacks.rigl import RigL
@@ -25,6 +26,7 @@ __all__ = [
     "GrowingRegularization",
     "LayerwiseDensity",
     "MagnitudePruning",
+    "MaskImages",
     "MorphNet",
     "NetworkSlimming",
     "RigL",

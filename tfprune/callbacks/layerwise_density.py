@@ -16,9 +16,10 @@ class LayerwiseDensity(keras.callbacks.Callback):
     """Log the density of every kernel after every epoch: the fraction of its weights that are alive.
 
     The epoch logs receive `density/<name of the kernel>` (`density/conv1`, or `density/lstm/recurrent_kernel` where a
-    layer has several), and so do `History`, `CSVLogger` and `TensorBoard`. `tfprune.layerwise_density` shows them as a
-    table over time. It only measures, works beside every callback that prunes, and is one of its own because a
-    progress bar with the densities of fifty layers is hard to read.
+    layer has several), `density`, that of all kernels together, and, unless a callback before it has logged the
+    `sparsity` of what it prunes, `sparsity`, which is 1 - `density`. So do `History`, `CSVLogger` and `TensorBoard`.
+    `tfprune.layerwise_density` shows them as a table over time. It only measures, works beside every callback that
+    prunes, and is one of its own because a progress bar with the densities of fifty layers is hard to read.
 
     Put it after the callback that prunes and before `CSVLogger` and `TensorBoard`: these see only what was logged
     before them. Before a callback that prunes at the end of an epoch (`SoftFilterPruning`, for one), it logs what was
@@ -58,7 +59,13 @@ class LayerwiseDensity(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the densities."""
-        if logs is not None:
-            for kernel in self._kernels:
-                living = living_weights(kernel.variable)
-                logs[LOG_PREFIX + kernel.name] = int(np.count_nonzero(living)) / living.size
+        if logs is None:
+            return
+        weights = total = 0
+        for kernel in self._kernels:
+            living = living_weights(kernel.variable)
+            count = int(np.count_nonzero(living))
+            logs[LOG_PREFIX + kernel.name] = count / living.size
+            weights, total = weights + living.size, total + count
+        logs["density"] = total / weights
+        logs.setdefault("sparsity", 1 - logs["density"])

@@ -1,0 +1,187 @@
+"""What a report tells, gathered from models, files, a training and exports."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune.export.operators import OperatorCount, count_operators
+from tfprune.export.reasons import FloatOperator, float_operators
+from tfprune.export.report import ExportReport
+from tfprune.graph import ChannelGroups, channel_groups, multiply_accumulates, nested, walk
+from tfprune.html_report.history import Curves, printable, read_history
+from tfprune.kernels import kernels
+from tfprune.masking import living_weights
+from tfprune.report.compare import compare
+from tfprune.report.comparison import Comparison
+from tfprune.report.entries import Entry
+from tfprune.report.file_costs import Costs
+from tfprune.report.opening import open_entries
+from tfprune.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One model or file.
+
+    Attributes:
+        name: What it is called.
+        costs: Weights, nonzeros and MACs.
+        file_bytes: Size of a `.tflite` file; None for a Keras model, which is none yet.
+        widths: Of a Keras model, how many channels come out of each layer that multiplies.
+        macs: Of a Keras model, the multiply-accumulates of the same layers.
+        densities: Of a Keras model, the density of each trainable kernel.
+        groups: Of a Keras model, its channel groups.
+    """
+
+    name: str
+    costs: Costs
+    file_bytes: int | None
+    widths: dict[str, float]
+    macs: dict[str, float]
+    densities: dict[str, float]
+    groups: ChannelGroups | None
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """What is in one `.tflite` file.
+
+    Attributes:
+        name: What it is called.
+        operators: Its operators, with the dtype that they compute in.
+        in_float: Those left in float in a file that computes in integers, and why.
+        report: What `export` said of it; None if there is only the file.
+    """
+
+    name: str
+    operators: tuple[OperatorCount, ...]
+    in_float: tuple[FloatOperator, ...]
+    report: ExportReport | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a report tells; what is empty is left out.
+
+    Attributes:
+        models: The models and files; the first is what the others are compared with.
+        comparison: What they are worth on data; None without data.
+        history: The values of a training over its epochs.
+        schedules: Schedules by name.
+        exports: What is in the `.tflite` files.
+    """
+
+    models: tuple[ModelFacts, ...]
+    comparison: Comparison | None
+    history: Curves
+    schedules: dict[str, Schedule]
+    exports: tuple[ExportFacts, ...]
+
+
+def gather(models: Any, data: Any, history: Any, schedules: Any, exports: Any) -> Facts:
+    """Check all that was given, then count and measure; the arguments are those of `write_report`."""
+    curves, named_schedules = read_history(history), _schedules(schedules)
+    reports = _reports(exports)
+    contents = [_export(each) for each in reports]
+    entries, opened = _opened(models)
+    found = tuple(_model(name, opened[name], entry) for name, entry in zip(opened, entries, strict=True))
+    told = {Path(each.path if isinstance(each, ExportReport) else each).resolve() for each in reports}
+    files = [path for path in opened.values() if isinstance(path, Path)]
+    contents += [_export(path) for path in dict.fromkeys(files) if path.resolve() not in told]
+    comparison = None if data is None else compare(opened, data)
+    return Facts(found, comparison, curves, named_schedules, tuple(contents))
+
+
+def _opened(models: Any) -> tuple[list[Entry], dict[str, keras.Model | Path]]:
+    """Return the models as `compare` reads them, and the models and paths of `.tflite` files themselves by name."""
+    if isinstance(models, Mapping):
+        models = dict(models)
+    elif isinstance(models, Iterable) and not isinstance(models, str | bytes):
+        models = list(models)  # to be read twice
+    entries = open_entries(models)
+    given = models.values() if isinstance(models, dict) else models
+    return entries, {printable(entry.name): _loaded(each) for entry, each in zip(entries, given, strict=True)}
+
+
+def _loaded(given: Any) -> keras.Model | Path:
+    if not isinstance(given, str | os.PathLike):
+        return given
+    path = Path(given)
+    return path if path.suffix == ".tflite" else keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def _model(name: str, given: keras.Model | Path, entry: Entry) -> ModelFacts:
+    if isinstance(given, Path):
+        return ModelFacts(name, entry.costs(), given.stat().st_size, {}, {}, {}, None)
+    widths: dict[str, float] = {}
+    macs: dict[str, float] = {}
+    _add_layers(given, "", widths, macs)
+    densities = {}
+    for kernel in kernels(given, exclude=_cannot_be_pruned):
+        living = living_weights(kernel.variable)
+        densities[kernel.name] = float(living.mean())
+    return ModelFacts(name, entry.costs(), None, widths, macs, densities, channel_groups(given))
+
+
+def _cannot_be_pruned(layer: keras.layers.Layer) -> bool:
+    return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
+
+
+def _add_layers(model: keras.Model, prefix: str, widths: dict[str, float], macs: dict[str, float]) -> None:
+    for node in walk(model):
+        layer, inner = node.operation, nested(node)
+        name = prefix + layer.name
+        if inner is not None:
+            _add_layers(inner, f"{name}/", widths, macs)
+        elif operations := multiply_accumulates(node):
+            axis = 0 if getattr(layer, "data_format", None) == "channels_first" else -1
+            widths[name] = node.output_shapes[0][axis] or 0
+            macs[name] = macs.get(name, 0) + operations
+
+
+def _schedules(given: Any) -> dict[str, Schedule]:
+    if given is None:
+        return {}
+    named = {type(given).__name__: given} if isinstance(given, Schedule) else given
+    if not isinstance(named, Mapping) or not all(isinstance(each, Schedule) for each in named.values()):
+        raise TypeError(
+            "schedules is a schedule of tfprune.schedules, or a dict of them by name, such as "
+            f"{{'sparsity': Polynomial(0.9, end=1000)}}. Received: {given!r}."
+        )
+    for schedule in named.values():
+        schedule.value(schedule.begin)  # a ValueError where it has no end, and needs one
+    return {printable(str(name)): schedule for name, schedule in named.items()}
+
+
+def _reports(given: Any) -> list[ExportReport | Path]:
+    if isinstance(given, ExportReport | str | os.PathLike) or not isinstance(given, Iterable):
+        raise TypeError(f"exports is a list of what export() returned, or of paths. Received: {given!r}.")
+    found: list[ExportReport | Path] = []
+    for each in given:
+        if not isinstance(each, ExportReport | str | os.PathLike):
+            raise TypeError(f"exports holds what export() returned, or paths of .tflite files. Received: {each!r}.")
+        found.append(each if isinstance(each, ExportReport) else Path(each))
+    return found
+
+
+def _export(given: ExportReport | Path) -> ExportFacts:
+    if isinstance(given, ExportReport):
+        return ExportFacts(printable(Path(given.path).name), given.operators, given.float_operators, given)
+    if not given.is_file():
+        raise FileNotFoundError(f"There is no file at {str(given)!r}. Check the path, or export the model first.")
+    content = given.read_bytes()
+    try:
+        operators = count_operators(content)
+    except ValueError as error:
+        raise ValueError(f"{str(given)!r} is cut short, or no .tflite file: {error}. Export it again.") from error
+    return ExportFacts(printable(given.name), operators, float_operators(content, _mode(operators)), None)
+
+
+def _mode(operators: tuple[OperatorCount, ...]) -> str | None:
+    """Return which mode of `export` has such operators: a file keeps no word of it."""
+    computing = {each.dtype for each in operators if each.name not in ("QUANTIZE", "DEQUANTIZE")}
+    return next((mode for dtype, mode in (("int16", "int16x8"), ("int8", "int8")) if dtype in computing), None)

@@ -1,0 +1,96 @@
+"""What is in a `.tflite` file, as a report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tfprune.export.operators import OperatorCount, count_operators
+from tfprune.files import gzip_size
+from tfprune.report.file_costs import file_costs
+from tfprune.tables import Report, new_table
+from tfprune.tflite_file import type_name, unpack
+
+
+@dataclass(frozen=True)
+class Door:
+    """An input or output of a file, as it is stored."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class FileProfile(Report):
+    """Size, contents and costs of a `.tflite` file; MACs are None if loops or custom operators hide them."""
+
+    path: str
+    file_bytes: int
+    gzip_bytes: int
+    parameters: int
+    nonzeros: int
+    macs: int | None
+    inputs: tuple[Door, ...]
+    outputs: tuple[Door, ...]
+    operators: tuple[OperatorCount, ...]
+
+    def to_table(self) -> Table:
+        """Return one row per fact."""
+        table = new_table(f"Profile of {Path(self.path).name}", ["what"], ["value"])
+        table.add_row("file size", f"{self.file_bytes:,} B")
+        table.add_row("file size, gzip", f"{self.gzip_bytes:,} B")
+        table.add_row("parameters", f"{self.parameters:,}")
+        table.add_row("nonzeros", f"{self.nonzeros:,}")
+        table.add_row("MACs", "?" if self.macs is None else f"{self.macs:,}")
+        table.add_section()
+        for what, doors in (("input", self.inputs), ("output", self.outputs)):
+            for door in doors:
+                table.add_row(f"{what} {door.name}", f"{' x '.join(map(str, door.shape))} {door.dtype}")
+        table.add_section()
+        for operator in self.operators:
+            table.add_row(f"{operator.name} {operator.dtype}", str(operator.count))
+        return table
+
+
+def profile_file(path: Path) -> FileProfile:
+    """Return what is in a `.tflite` file, which is read but not run.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    content = path.read_bytes()
+    try:
+        model = unpack(content)
+        return FileProfile(
+            str(path),
+            len(content),
+            gzip_size(content),
+            *file_costs(content),
+            inputs=_doors(model, "inputs"),
+            outputs=_doors(model, "outputs"),
+            operators=count_operators(content),
+        )
+    except (ValueError, TypeError, LookupError) as error:  # what is there, but not where it belongs
+        raise ValueError(f"'{path}' is cut short or damaged: {error}. Copy or export it again.") from error
+
+
+def _doors(model: Any, side: str) -> tuple[Door, ...]:
+    graph, signatures = model.subgraphs[0], model.signatureDefs or []
+    # The names that a program uses are the signature's; the graph has its own.
+    maps = (getattr(signatures[0], side) or []) if len(signatures) == 1 else []
+    names = {each.tensorIndex: each.name for each in maps}
+    doors = []
+    for index in getattr(graph, side) if getattr(graph, side) is not None else []:
+        tensor = graph.tensors[index]
+        name = names.get(index, tensor.name) or b"?"
+        shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+        doors.append(Door(name.decode(errors="replace"), shape, type_name(tensor)))
+    return tuple(doors)
