@@ -3,7 +3,8 @@
     python benchmarks/tables.py           # after a benchmark has run
     python benchmarks/tables.py --check   # exit 1 if a table is out of date
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. `<!-- table: NAME rows: dense, FPGM -->` shows only
+those of its rows whose first column starts so.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- table: (\w+)(?: rows: ([^>]+?))? -->\n).*?(<!-- end -->)", re.S)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -231,9 +232,9 @@ def mlperf_tiny_int8() -> str:
         near = [f"{row['agreement_with_float'][kind]:.1%}" for kind in kinds]
         anywhere = [f"{row['agreement_with_float_anywhere'][kind]:.1%}" for kind in kinds]
         pairs = [f"{one} / {other}" for one, other in zip(near, anywhere, strict=True)]
-        own = f"{row['aware_model_and_file']:.1%} / {row['aware_within_one_step']:.1%}"
+        own = f"{row['aware_model_and_file']:.1%} / {row['aware_outputs_equal']:.1%}"
         rows.append([row["network"], *pairs, own, *sizes])
-    header = ["near / anywhere", "by calibration", "vendor's", "aware", "aware model and file: class / within a step"]
+    header = ["near / anywhere", "by calibration", "vendor's", "aware", "aware model and file: same class / equal"]
     return markdown([*header, "file kB", "vendor's kB"], rows)
 
 
@@ -269,12 +270,38 @@ def quantization_overhead() -> str:
     return markdown(["", "x float"], rows)
 
 
+def claims() -> str:
+    """How many of its claims each benchmark found to hold."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        stated = load(path.stem)["claims"]
+        if stated:
+            held = sum(claim["holds"] for claim in stated)
+            rows.append([f"{path.stem}.py", str(len(stated)), str(held)])
+    return markdown(["script", "claims", "held"], rows)
+
+
+def recipe_tables() -> str:
+    """Every recipe in its default setting: the first file of its closing table against the last."""
+    rows = []
+    for run in load("recipe_tables")["measured"]:
+        first, last = run["files"][0], run["files"][-1]
+        accuracies = [f"{file['accuracy']:.1%}" for file in (first, last) if "accuracy" in file]
+        accuracies = accuracies or ["", f"same class: {last['agreement']:.1%}"]
+        sizes = [f"{file['file_bytes'] / 1000:,.0f} ({file['gzip_bytes'] / 1000:,.0f})" for file in (first, last)]
+        names = f"{run['recipe']}: {Path(first['path']).stem} to {Path(last['path']).stem}".replace("_", " ")
+        rows.append([names, *accuracies, *sizes, f"{last['ratio']:.2f}", f"{run['cpu_seconds'] / 60:.1f}"])
+    header = ["", "test accuracy", "then", "kB (gzip)", "then", "x latency", "CPU minutes"]
+    return markdown(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        quantize_zoo,
+        recipe_tables,
+        *(quantize_zoo, claims),
     )
 }
 
@@ -285,14 +312,28 @@ def _quartiles(ratio: dict[str, float]) -> str:
 
 def filled(text: str) -> str:
     """Return a document with its tables as the results have them."""
-    return BLOCK.sub(lambda match: match[1] + _table(match[2]) + match[3], text)
+    return BLOCK.sub(lambda match: match[1] + _table(match[2], match[3]) + match[4], text)
 
 
-def _table(name: str) -> str:
+def _table(name: str, rows: str | None) -> str:
     try:
-        return TABLES[name]()
+        whole = TABLES[name]()
     except FileNotFoundError as error:
         return f"Not measured yet: {Path(error.filename).name} is missing.\n"
+    return _some_rows(whole, rows.split(", ")) if rows else whole
+
+
+def _some_rows(tables: str, wanted: Sequence[str]) -> str:
+    """Those tables that have all of these rows, cut down to them: by the first column up to a comma."""
+    cut = []
+    for table in tables.split("\n\n"):
+        header, rule, *rows = table.strip().splitlines()
+        found = {row: row[2:].partition(" |")[0].split(",")[0] for row in rows}
+        if set(wanted) <= set(found.values()):
+            cut.append("\n".join([header, rule, *(row for row, name in found.items() if name in wanted)]) + "\n")
+    if not cut:
+        raise ValueError(f"No table has the rows {list(wanted)}. Name them as the first column does, up to a comma.")
+    return "\n".join(cut)
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

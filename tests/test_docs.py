@@ -1,6 +1,10 @@
-"""What a page in docs/ tells people to run, runs; and its links lead somewhere."""
+"""Links lead somewhere, commands name what exists, and what some pages tell people to run does what they say.
+
+The Python of all other pages runs in tests/docs/test_snippets.py.
+"""
 
 import re
+import shlex
 from pathlib import Path
 
 import keras
@@ -9,20 +13,76 @@ import pytest
 
 import tfprune
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def snippets(page):
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def anchors(path):
+    """The anchors of a page: of its titles as code hosts make them, and of the objects that mkdocstrings shows."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    titles = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", text, re.M)]
+    return {*titles, *re.findall(r"^::: ([\w.]+)", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    text = (DOCS / page).read_text()
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    titles = re.findall(r"^#+ (.*)", text, re.M)
-    anchors = {"#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    assert [link for link in links if link not in anchors and not (DOCS / link).exists()] == []
+    here = DOCS / page
+    broken = []
+    for link in re.findall(r"\]\(([^)]+)\)", re.sub(r"```.*?```", "", here.read_text(), flags=re.S)):
+        if "://" not in link:
+            name, _, anchor = link.partition("#")
+            there = (here.parent / name).resolve() if name else here
+            if not there.is_file() or DOCS not in there.parents or (anchor and anchor not in anchors(there)):
+                broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_what_exists(page):
+    extras = (ROOT / "setup.py").read_text()
+    for block in re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), re.S):
+        for command in re.split(r"\n|&&", block):
+            words = shlex.split(command, comments=True)
+            if words[:1] == ["python"] and words[1:2] != ["-m"]:
+                assert (ROOT / words[1]).is_file(), command
+            for wanted in re.findall(r"\[([\w-]+)\]", command) if words[:2] == ["pip", "install"] else ():
+                assert f'"{wanted}": ' in extras, command
+
+
+def test_every_benchmark_is_named_with_its_claim():
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
+    text = (DOCS / "benchmarks.md").read_text()
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", text, re.M)) == scripts
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert sorted(re.findall(r"[\w/-]+\.md", menu)) == PAGES
+
+
+def test_reference_has_every_public_name():
+    shown = {
+        name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: ([\w.]+)", page.read_text(), re.M)
+    }
+    public = [f"tfprune.{name}" for name in tfprune.__all__ if name not in ("callbacks", "layers")]
+    public += [
+        f"tfprune.{room.__name__[8:]}.{name}" for room in (tfprune.callbacks, tfprune.layers) for name in room.__all__
+    ]
+    assert [name for name in public if name not in shown] == []
+
+
+def test_every_algorithm_has_a_page():
+    algorithms = {*tfprune.callbacks.__all__, "prune_channels", "quantize_aware", "compress"}
+    helpers = {"FreezeBatchNormalization", "LayerwiseDensity", "MaskImages"}
+    titles = {path.read_text().partition(":")[0].removeprefix("# ") for path in (DOCS / "algorithms").glob("*.md")}
+    assert titles == algorithms - helpers
 
 
 def test_weight_sparsity_runs_as_printed(tmp_path, monkeypatch, capsys):
@@ -93,6 +153,31 @@ def test_quantization_runs_as_printed(tmp_path, monkeypatch):
         exec(code, space)
     assert (tmp_path / "model.tflite").exists()
     assert tfprune.compare([model, "model.tflite"], (space["x"], space["y"])) is not None
+
+
+@pytest.mark.slow
+def test_export_runs_as_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.Conv2D(64, 3, activation="relu", name="sparse"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    random = np.random.default_rng(0)
+    kernel = model.get_layer("sparse").kernel
+    kernel.assign(kernel.numpy() * (random.uniform(size=kernel.shape) > 0.8))
+    x = random.uniform(size=(32, 8, 8, 3)).astype("float32")
+    x[:2] = [[[[0.0]]], [[[1.0]]]]  # metadata for task libraries needs the darkest and the brightest pixel
+    names = {"model": model, "small": model, "x_train": x, "x_test": x, "y_test": np.arange(32) % 2}
+    for code in snippets("export.md"):
+        exec(code, names)
+    assert {path.name for path in tmp_path.glob("*.tflite")} == {"model.tflite", "sparse.tflite", "pets.tflite"}
+    assert names["logits"].shape == (32, 2)
+    assert {"comparison.svg", "comparison.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_compress_runs_as_printed(tmp_path, monkeypatch, capsys):

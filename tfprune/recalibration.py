@@ -15,7 +15,8 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
 
     A pruned network feeds its normalization layers other means and variances than those that they learned.
     Each layer receives the mean and variance of the batches, averaged over the samples. No weight is trained, and no
-    other state, such as the seeds of Dropout, moves.
+    other state, such as the seeds of Dropout, moves. Whatever is raised, also by the data itself, leaves the model
+    unchanged.
 
     Reference: Li et al., EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning, ECCV 2020,
     https://arxiv.org/abs/2007.02491
@@ -30,8 +31,6 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     Raises:
         TypeError: If `model` is not a Keras 3 model, or the data has another form.
         ValueError: If the model is not built or has no BatchNormalization layer, or the data is empty or endless.
-
-        Whatever is raised, also by the data itself, leaves the model unchanged.
 
     Example:
 
