@@ -113,3 +113,17 @@ def test_printed_and_saved(tmp_path):
 def test_what_cannot_be_read_is_refused(model, error):
     with pytest.raises(error, match=r"Keras 3 model|is not built"):
         tfprune.profile(model)
+
+
+def test_a_quantize_aware_model_costs_what_its_layers_do():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.SeparableConv2D(4, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, name="left"),
+        ]
+    )
+    aware = tfprune.quantize_aware(model, exclude=[model.get_layer("left")])
+    assert tfprune.profile(aware).macs == tfprune.profile(model).macs > 0

@@ -1,11 +1,15 @@
 """Layers that compute as int8 will, while they train in float."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+from tfprune.graph import Node
+from tfprune.graph.costs import cost, multiply_accumulates
 
 Range = tuple[float, float]
 
@@ -353,6 +357,11 @@ class KeepFloat(keras.layers.Wrapper):
         if not self.layer.built:
             self.layer(*args, **kwargs)
         return self.layer.compute_output_spec(*args, **kwargs)
+
+
+@cost(QuantizeWeights, KeepFloat)
+def _inner_cost(node: Node) -> int:
+    return multiply_accumulates(dataclasses.replace(node, operation=node.operation.layer))
 
 
 def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
