@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tfprune
+from tfprune_cli.command import MODULES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -51,3 +52,14 @@ def test_command_is_where_the_checks_look_for_it(name):
     command = re.search(rf"<!-- {name} -->\n```sh\n(.*?)\n```", README, re.S)[1]
     assert command.startswith("pip install ")
     assert "\n" not in command
+
+
+def test_recipes_and_commands_that_it_names_exist():
+    root = Path(__file__).parent.parent
+    named = set(re.findall(r"recipes/(\w+\.py)", README))
+    scripts = {path.name for path in (root / "recipes").glob("*.py")} - {"example_data.py", "example_tools.py"}
+    assert named == scripts
+    assert re.findall(r"python (benchmarks/\w+\.py)", README)
+    assert [path for path in re.findall(r"python (\w+/\w+\.py)", README) if not (root / path).exists()] == []
+    (commands,) = re.findall(r"^\| (`tfprune .*?) \|", README, re.M)
+    assert re.findall(r"\w+", commands.replace("tfprune", "")) == list(MODULES)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tfprune.tables import Report
 
 # The modules load TensorFlow: the one that is asked for is imported when its command runs.
-_MODULES = {
+MODULES = {
     "profile": "inspection",
     "groups": "inspection",
     "prune": "pruning",
@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         _check(options)
         with _quiet(options.debug), _status(options.command):
             _check_output(options)
-            module = importlib.import_module(f"tfprune_cli.{_MODULES[options.command]}")  # this loads TensorFlow
+            module = importlib.import_module(f"tfprune_cli.{MODULES[options.command]}")  # this loads TensorFlow
             report = getattr(module, options.command)(options)
     except Exception as error:
         return _failed(error, options.debug)
