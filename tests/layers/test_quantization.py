@@ -7,7 +7,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.layers.quantization import KeepFloat, QuantizeActivation, QuantizeWeights, fake_quantize_weights
+from tfprune.layers.quantization import KeepFloat, QuantizeActivation, QuantizeWeights
+from tfprune.layers.rounding import fake_quantize_weights
 
 
 def rounded_by_numpy(weights, axes):

@@ -10,7 +10,7 @@ from quantize_rows import chain
 
 import tfprune
 from tfprune.export.constants import stored_kernels
-from tfprune.layers.quantization import fake_quantize_weights
+from tfprune.layers.rounding import fake_quantize_weights
 from tfprune.tflite_file import unpack
 
 L = keras.layers

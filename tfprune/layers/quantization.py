@@ -10,6 +10,13 @@ from keras import ops
 
 from tfprune.graph import Node
 from tfprune.graph.costs import cost, multiply_accumulates
+from tfprune.layers.rounding import (
+    as_stored,
+    divided,
+    fake_quantize_weights,
+    rounded_straight_through,
+    weight_levels,
+)
 
 Range = tuple[float, float]
 
@@ -93,12 +100,12 @@ class QuantizeActivation(keras.layers.Layer):
             low, high = self._observe(ops.stop_gradient(inputs), site)
         else:
             low, high = ops.min(self.smallest), ops.max(self.largest)
-        step = _divided(high - low, 255)
+        step = divided(high - low, 255)
         if training:
-            return _rounded(inputs, low, high), step
+            return rounded_straight_through(inputs, low, high), step
 
         def rounded() -> Any:
-            return _as_stored(inputs, low, step, pooled, unit)
+            return as_stored(inputs, low, step, pooled, unit)
 
         return (rounded() if self.fixed is not None else ops.cond(high > low, rounded, lambda: inputs)), step
 
@@ -230,16 +237,16 @@ class QuantizeWeights(keras.layers.Wrapper):
         factor, shift = (1.0, 0.0) if self.normalization is None else scale_and_shift(self.normalization)
         if self.channel_axes:
             ((name, axes),) = self.channel_axes.items()
-            levels, largest = _levels(ops.convert_to_tensor(getattr(self.layer, name)), axes)
+            levels, largest = weight_levels(ops.convert_to_tensor(getattr(self.layer, name)), axes)
             values = {name: levels, **({"bias": ops.zeros_like(self.layer.bias)} if self.layer.use_bias else {})}
             with self._holding(values):
                 sums = self.layer.call(inputs) * ops.sign(factor)
             largest = ops.reshape(largest, (-1,)) if axes else ops.reshape(largest, ())
             bias = (ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0) * factor + shift
-            scale = _divided(largest * ops.abs(factor), 127)
+            scale = divided(largest * ops.abs(factor), 127)
         else:
             factor, bias = scale_and_shift(self.layer)
-            sums, scale = inputs * (127.0 * ops.sign(factor)), _divided(ops.abs(factor), 127)
+            sums, scale = inputs * (127.0 * ops.sign(factor)), divided(ops.abs(factor), 127)
         unit = step * scale
         safe = ops.where(unit > 0, unit, ops.ones_like(unit))  # a dead channel is its bias
         shifts = bias / safe
@@ -362,75 +369,3 @@ class KeepFloat(keras.layers.Wrapper):
 @cost(QuantizeWeights, KeepFloat)
 def _inner_cost(node: Node) -> int:
     return multiply_accumulates(dataclasses.replace(node, operation=node.operation.layer))
-
-
-def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
-    """Round weights to whole numbers from -127 to 127 times a scale; the gradient passes unchanged.
-
-    The scale is a 127th of the largest weight, so none is cut off. Halves go away from zero, as in the converter.
-
-    Args:
-        weights: A float32 tensor.
-        channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
-
-    Returns:
-        A float32 tensor of the same shape.
-
-    Example:
-
-    >>> fake_quantize_weights(keras.ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
-    [[127.0, 0.0], [50.0, 254.0]]
-    """
-    levels, largest = _levels(weights, channel_axes)
-    rounded = levels * (ops.where(largest > 0, largest, ops.ones_like(largest)) / 127)
-    return weights + ops.stop_gradient(rounded - weights)
-
-
-def _levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
-    """The whole numbers from -127 to 127 that stand for weights, and the largest weight for each scale."""
-    rank = len(weights.shape)
-    others = [axis for axis in range(rank) if axis - rank not in channel_axes]
-    largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
-    safe = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
-    return ops.sign(weights) * ops.floor(ops.abs(weights) / safe * 127 + 0.5), largest
-
-
-def _divided(numbers: Any, by: int) -> Any:
-    """Divide float32 numbers, correctly rounded: TensorFlow makes a division by a constant a product in graphs."""
-    return ops.cast(ops.cast(numbers, "float64") / by, "float32")
-
-
-def _as_stored(inputs: Any, low: Any, step: Any, pooled: bool, unit: Any) -> Any:
-    """Round as LiteRT does: halves to even numbers of steps, those of averages away from what is stored as 0."""
-    zero_point = ops.round(-low / step) - 128.0
-    values = ops.cast(inputs, "float32")
-    steps = values / step
-    if unit is not None:
-        unit = ops.cast(unit, "float32")  # all zero in mixed precision
-        # The same product as in the operator, with the same rounding; a ReLU's own limit is no whole number of units.
-        safe = ops.where(unit > 0, unit, ops.ones_like(unit))
-        sums = ops.round(values / safe)
-        steps = ops.where(ops.logical_and(unit > 0, sums * safe == values), sums * (safe / step), steps)
-    if pooled:
-        stored = steps + zero_point
-        stored = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5 + 1e-4)  # the last bits of a half may say anything
-    else:
-        stored = ops.round(steps) + zero_point
-    return ops.cast((ops.clip(stored, -128.0, 127.0) - zero_point) * step, inputs.dtype)
-
-
-def _rounded(inputs: Any, low: Any, high: Any) -> Any:
-    """Round, and pass the gradient on unchanged.
-
-    Keras' operation stops it outside the range, and sums up another for the range: a tenth of a training step. The
-    range follows the largest numbers, so hardly any lie outside.
-    """
-
-    @ops.custom_gradient
-    def rounded(x: Any) -> Any:
-        def gradient(*args: Any, upstream: Any = None) -> Any:
-            return args[0] if upstream is None else upstream
-
-        return keras.quantizers.fake_quant_with_min_max_vars(x, low, high), gradient
-
-    return rounded(inputs)

@@ -1,0 +1,106 @@
+"""Rounding as int8 files and their runtime do it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
+    """Round weights to whole numbers from -127 to 127 times a scale; the gradient passes unchanged.
+
+    The scale is a 127th of the largest weight, so none is cut off. Halves go away from zero, as in the converter.
+
+    Args:
+        weights: A float32 tensor.
+        channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
+
+    Returns:
+        A float32 tensor of the same shape.
+
+    Example:
+
+    >>> fake_quantize_weights(keras.ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
+    [[127.0, 0.0], [50.0, 254.0]]
+    """
+    levels, largest = weight_levels(weights, channel_axes)
+    rounded = levels * (ops.where(largest > 0, largest, ops.ones_like(largest)) / 127)
+    return weights + ops.stop_gradient(rounded - weights)
+
+
+def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
+    """Return the whole numbers from -127 to 127 that stand for weights, and the largest weight for each scale.
+
+    Args:
+        weights: A float32 tensor.
+        channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
+
+    Returns:
+        A float32 tensor of the same shape, and one in which all other axes have size 1.
+    """
+    rank = len(weights.shape)
+    others = [axis for axis in range(rank) if axis - rank not in channel_axes]
+    largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
+    safe = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
+    return ops.sign(weights) * ops.floor(ops.abs(weights) / safe * 127 + 0.5), largest
+
+
+def divided(numbers: Any, by: int) -> Any:
+    """Divide float32 numbers, correctly rounded: TensorFlow makes a division by a constant a product in graphs.
+
+    Args:
+        numbers: A float32 tensor.
+        by: A whole number.
+
+    Returns:
+        A float32 tensor.
+    """
+    return ops.cast(ops.cast(numbers, "float64") / by, "float32")
+
+
+def as_stored(inputs: Any, low: Any, step: Any, pooled: bool, unit: Any) -> Any:
+    """Round as LiteRT does: halves to even numbers of steps, those of averages away from what is stored as 0.
+
+    Args:
+        inputs: A float tensor.
+        low: The smallest number of the range.
+        step: The step between its 256 levels.
+        pooled: Whether they are averages of rounded numbers.
+        unit: Per channel, the unit of which they are whole numbers, 0 if of none; `None` if that is not known.
+
+    Returns:
+        A tensor of the same shape and dtype.
+    """
+    zero_point = ops.round(-low / step) - 128.0
+    values = ops.cast(inputs, "float32")
+    steps = values / step
+    if unit is not None:
+        unit = ops.cast(unit, "float32")  # all zero in mixed precision
+        # The same product as in the operator, with the same rounding; a ReLU's own limit is no whole number of units.
+        safe = ops.where(unit > 0, unit, ops.ones_like(unit))
+        sums = ops.round(values / safe)
+        steps = ops.where(ops.logical_and(unit > 0, sums * safe == values), sums * (safe / step), steps)
+    if pooled:
+        stored = steps + zero_point
+        stored = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5 + 1e-4)  # the last bits of a half may say anything
+    else:
+        stored = ops.round(steps) + zero_point
+    return ops.cast((ops.clip(stored, -128.0, 127.0) - zero_point) * step, inputs.dtype)
+
+
+def rounded_straight_through(inputs: Any, low: Any, high: Any) -> Any:
+    """Round to 256 levels from `low` to `high`, and pass the gradient on unchanged.
+
+    Keras' operation stops it outside the range, and sums up another for the range: a tenth of a training step. The
+    range follows the largest numbers, so hardly any lie outside.
+    """
+
+    @ops.custom_gradient
+    def rounded(x: Any) -> Any:
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            return args[0] if upstream is None else upstream
+
+        return keras.quantizers.fake_quant_with_min_max_vars(x, low, high), gradient
+
+    return rounded(inputs)
