@@ -253,7 +253,7 @@ def _split(x: np.ndarray, y: np.ndarray) -> Arrays:
     if len(x) != len(y):
         raise ValueError(f"There are {len(x)} samples, but {len(y)} labels.")
     rng = np.random.default_rng(0)
-    y = np.ravel(y)
+    y = _class_numbers(y)
     in_test = np.zeros(len(y), bool)
     for label in np.unique(y):
         rows = rng.permutation(np.flatnonzero(y == label))
@@ -269,7 +269,13 @@ def _split_by_group(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Arrays:
     if len(names) < 2:
         raise ValueError(f"groups must name at least two groups, to train on some and to test on others: {names}.")
     held_out = names[-max(1, round(0.3 * len(names))) :]
-    return _separate(x, np.ravel(y), np.isin(groups, held_out), np.random.default_rng(0))
+    return _separate(x, _class_numbers(y), np.isin(groups, held_out), np.random.default_rng(0))
+
+
+def _class_numbers(y: np.ndarray) -> np.ndarray:
+    """Return labels as numbers; rows of zeros with a single one are numbers, too."""
+    one_hot = y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+    return y.argmax(axis=1) if one_hot else np.ravel(y)
 
 
 def _separate(x: np.ndarray, y: np.ndarray, in_test: np.ndarray, rng: np.random.Generator) -> Arrays:
@@ -291,6 +297,8 @@ def _labelled(
             f"The training and the test set of {name} do not fit: samples {x_train.shape[1:]} and {x_test.shape[1:]}, "
             f"largest labels {y_train.max()} and {y_test.max()}."
         )
+    if y_train.max() < 1:
+        raise ValueError(f"The labels of {name} are all 0. Expected two classes or more: 0, 1, ...")
     return LabelledData(name, x_train, y_train, x_test, y_test, classes)
 
 
@@ -335,7 +343,7 @@ def _checked_images(x: np.ndarray, where: str) -> np.ndarray:
 
 
 def _checked_labels(y: np.ndarray, num_samples: int, where: str) -> np.ndarray:
-    y = np.ravel(y)
+    y = _class_numbers(y)
     if not num_samples or num_samples != len(y):
         raise ValueError(f"The {where} has {num_samples} samples and {len(y)} labels; expected as many, at least one.")
     if y.dtype.kind not in "ui" or y.min() < 0:

@@ -201,7 +201,7 @@ def finish(
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     report = {**given, **more, "files": files, "seconds": steps.seconds}
     write_atomically(options.out / "report.json", json.dumps(report, indent=2) + "\n")
-    title = ", ".join(f"{name} {given[name]}" for name in ("model", "dataset", "seed") if name in given)
+    title = ", ".join(f"{name} {Path(str(given[name])).name}" for name in ("model", "dataset", "seed") if name in given)
     rows = [(Path(row["path"]).stem, *(FORMATS[name][1](row[name]) for name in columns)) for row in files]
     show(("file", *(FORMATS[name][0] for name in columns)), rows, f"{title}, {steps.seconds:.0f} s")
     console.print(f"Models and report.json are in {options.out}")

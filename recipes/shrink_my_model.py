@@ -88,7 +88,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     step("Measure")
     files = tools.measure([model, small], exports, calibration)
     columns = [name for name in ("agreement", *tools.COLUMNS) if name in files[0]]
-    return tools.finish(options, files, step, columns)
+    report = tools.finish(options, files, step, columns)
+    tools.console.print(advice(files[1].get("agreement")))
+    return report
+
+
+def advice(agreement: float | None) -> str:
+    """Say what the smaller model is worth, as far as that is known."""
+    if agreement is None:
+        return "Nothing was trained or measured, so nobody knows its accuracy: measure it, and fine-tune pruned.keras."
+    if agreement < 0.95:
+        return (
+            f"Only {agreement:.0%} of the inputs end up in the same class: fine-tune pruned.keras, or remove less. "
+            "If the inputs are not scaled as in training, all of it is wrong."
+        )
+    return "Fine-tune pruned.keras if you have the data: what was removed comes back in part."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = tools.command_line(__doc__, out="shrink_my_model")
     parser.add_argument("model", type=Path, metavar="MODEL.keras", help="a saved Keras 3 model")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--ratio", type=float, default=0.25, help="fraction of the channels to remove, 0.0 to 0.95")
+    size.add_argument("--ratio", type=float, default=0.1, help="fraction of the channels to remove, 0.0 to 0.95")
     size.add_argument("--macs", type=float, help="instead: fraction of the operations to keep, 0.05 to 0.95")
     parser.add_argument("--quantize", choices=MODES, help="default: int8 with --calibration, else dynamic")
     parser.add_argument("--calibration", type=Path, metavar="DATA.npz", help="inputs like those of training")

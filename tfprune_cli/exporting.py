@@ -9,10 +9,13 @@ from tfprune.tables import Report
 from tfprune_cli.data import read_data
 from tfprune_cli.errors import InputError
 from tfprune_cli.loading import input_names, load_model
+from tfprune_cli.notes import note
 
 
 def export(options: Namespace) -> Report:
     """Write a Keras model as a `.tflite` file."""
+    if options.calibration is not None and options.quantize == "none":
+        note("note: the file will be float32, and the data only checks it. --quantize int8 makes it small and fast.")
     data = None if options.calibration is None else read_data(options.calibration)
     metadata = None if options.labels is None else _metadata(options.labels, options.mean, options.std)
     model = load_model(options.model, options.unsafe)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 from keras import ops
-from keras.src.applications.convnext import LayerScale  # no public name; networks of keras.applications hold it
+from keras.src.applications.convnext import LayerScale  # no public name; networks of keras.applications hold these
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 L = keras.layers
 IMAGE = (8, 8, 4)
@@ -43,6 +44,12 @@ def chain(*parts, shape=IMAGE):
 
 def conv(filters=6, size=3, **options):
     return L.Conv2D(filters, size, **{"padding": "same", "bias_initializer": "normal", **options})
+
+
+def scaled_sum():
+    inputs = keras.Input(IMAGE)
+    x = conv(5)(inputs)
+    return keras.Model(inputs, CustomScaleLayer(0.2)([x, conv(5)(x)]))
 
 
 def normalized(x, filters=6, activation=True, **options):
@@ -294,6 +301,7 @@ ROWS: dict[str, Row] = {
     "pool-input": Row(lambda: chain(L.AveragePooling2D(3, 2, padding="same"), L.MaxPooling2D(), conv(3))),
     "global-average": Row(lambda: chain(normalized, L.GlobalAveragePooling2D(), L.Dense(3, "softmax"))),
     "mean-op": Row(lambda: chain(normalized, lambda x: ops.mean(x, axis=(1, 2)), lambda x: ops.max(x, axis=-1))),
+    "scaled-sum": Row(scaled_sum),
     "layer-scale": Row(lambda: chain(conv(4), LayerScale(0.5, 4), conv(3))),
     "rescaling": Row(lambda: chain(L.Rescaling(1 / 127.5, -1.0), conv(4, activation="relu"), conv(3)), low=0, high=255),
     "rescaling-channels": Row(

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from files import aware_file, distance, float_operators, output_scales, run
 from networks import chain, compiled, images, outputs, randomize, residual, weights_of
 
@@ -264,3 +265,45 @@ def test_a_network_may_be_deeper_than_the_limit_of_recursion():
         assert sys.getrecursionlimit() == 300
     finally:
         sys.setrecursionlimit(limit)
+
+
+def test_losses_of_activities_count_as_in_the_model_and_gradients_pass_at_inference():
+    def build():
+        keras.utils.set_random_seed(0)
+        options = {"activity_regularizer": keras.regularizers.L2(0.1)}
+        parts = [L.Conv2D(4, 3, **options), L.Conv2D(3, 3, activation="relu", **options), L.Flatten(), L.Dense(2)]
+        return keras.Sequential([keras.Input((8, 8, 2)), *parts])
+
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 2)).astype("float32")
+    model = build()
+    model(x)
+    expected = [float(loss) for loss in model.losses]
+    aware = tfprune.quantize_aware(model)
+    for training in (True, False):
+        aware(x, training=training)
+        assert [float(loss) for loss in aware.losses] == pytest.approx(expected, rel=0.02)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(aware(x, training=training) ** 2)
+        gradients = tape.gradient(total, aware.trainable_variables)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(model(x, training=training) ** 2)
+        for found, plain in zip(gradients, tape.gradient(total, model.trainable_variables), strict=True):
+            assert np.linalg.norm(found - plain) < 0.1 * np.linalg.norm(plain)
+
+
+@pytest.mark.parametrize("last", [lambda x: x, L.Activation("sigmoid")])
+def test_an_output_may_be_the_input_or_an_activation_of_it(last, tmp_path):
+    inputs = keras.Input((4,))
+    aware = tfprune.quantize_aware(keras.Model(inputs, [L.Dense(3)(inputs), last(inputs)]))
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    aware(x, training=True)
+    assert tfprune.export(aware, tmp_path / "m.tflite", quantize="int8", calibration=x).float_operators == ()
+
+
+def test_scaling_whole_numbers_stays_in_float_with_the_reason(tmp_path):
+    inputs = keras.Input((8, 8, 2), dtype="uint8")
+    aware = tfprune.quantize_aware(keras.Model(inputs, L.Conv2D(3, 3)(L.Rescaling(1 / 255)(inputs))))
+    x = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 2)).astype("uint8")
+    aware(x, training=True)
+    report = tfprune.export(aware, tmp_path / "m.tflite", quantize="int8", calibration=x)
+    assert any("cast them to float32" in each.reason for each in report.float_operators)

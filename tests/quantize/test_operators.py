@@ -69,7 +69,7 @@ ELSEWHERE = ("relu6", "gelu", "softmax", "average-same", "bilinear-4", "from", "
 
 
 ROUNDED = {
-    *("add", "subtract", "leaky_relu", "prelu", "bilinear-2", "bilinear-4", "dot", "matmul"),
+    *("add", "subtract", "leaky_relu", "prelu", "bilinear-2", "bilinear-4", "dot", "matmul", "hard_silu"),
     *("concatenate-sigmoid", "concatenate-sigmoid-tanh"),
 }
 """Operators of LiteRT's default kernels that compute with rounded factors: what lies near a half may go elsewhere."""

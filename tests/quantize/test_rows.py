@@ -19,7 +19,7 @@ from tfprune.quantize.placement import Operators
 from tfprune.quantize.rules import Kind
 
 DEFAULT = (
-    *("conv-bn-relu", "separable", "dense-bn", "branches", "squeeze-hard", "rescaling", "layer-scale"),
+    *("conv-bn-relu", "separable", "dense-bn", "branches", "squeeze-hard", "rescaling", "layer-scale", "scaled-sum"),
     *("shared-bn", "several", "exclude-middle", "mixed", "dead-channels"),
 )
 LOAD = """

@@ -248,3 +248,15 @@ def test_arrays_become_square_pixels_of_three_channels(tmp_path):
         assert data.x_train.shape == (16, 32, 32, 3)
         expected = np.broadcast_to((100 * data.y_train + 50)[:, None, None, None], data.x_train.shape)
         np.testing.assert_array_equal(data.x_train, expected)
+
+
+def test_labels_in_rows_of_zeros_and_a_one_are_numbers_and_one_class_is_refused(tmp_path):
+    x, y = np.zeros((20, 8, 8), "uint8"), np.arange(20) % 4
+    np.savez(tmp_path / "one_hot.npz", x=x, y=np.eye(4)[y])
+    np.savez(tmp_path / "numbers.npz", x=x, y=y)
+    one_hot, numbers = (example_data.load_images(str(tmp_path / f"{name}.npz")) for name in ("one_hot", "numbers"))
+    assert np.array_equal(one_hot.y_train, numbers.y_train)
+    assert np.array_equal(one_hot.y_test, numbers.y_test)
+    np.savez(tmp_path / "one.npz", x=x, y=np.zeros(20, int))
+    with pytest.raises(ValueError, match=r"all 0\. Expected two classes"):
+        example_data.load_images(str(tmp_path / "one.npz"))

@@ -278,3 +278,14 @@ def test_a_model_with_code_inside_is_refused(tmp_path):
     model.save(tmp_path / "code.keras")
     with pytest.raises(ValueError, match="unsafe"):
         tfprune.compare([tmp_path / "code.keras"], (X, Y))
+
+
+def test_a_quantize_aware_model_stands_with_its_int8_file(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(3)])
+    aware = tfprune.quantize_aware(model)
+    x = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    aware(x, training=True)
+    tfprune.export(aware, tmp_path / "aware.tflite", quantize="int8", io_dtype="float32")
+    rows = tfprune.compare([model, aware, str(tmp_path / "aware.tflite")], (x, np.arange(40) % 3), runs=1).models
+    assert rows[1].file_bytes < rows[0].file_bytes
+    assert rows[1].score == rows[2].score

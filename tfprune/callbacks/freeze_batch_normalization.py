@@ -1,5 +1,6 @@
 """Freezes BatchNormalization in the course of a `fit`."""
 
+import weakref
 from typing import Any, Literal, get_args
 
 import keras
@@ -10,14 +11,18 @@ from tfprune.recalibration import batch_normalizations
 
 Unit = Literal["epochs", "steps"]
 
+_FROZEN: "weakref.WeakKeyDictionary[keras.Model, list[keras.layers.BatchNormalization]]" = weakref.WeakKeyDictionary()
+"""What is frozen in which model: a fit that broke off leaves it so, and the next one may have a callback of its own."""
+
 
 class FreezeBatchNormalization(keras.callbacks.Callback):
     """Freeze every BatchNormalization after some epochs or steps: its statistics and weights stay, and are used.
 
     Until then each batch is normalized by its own statistics, which differ from the moving ones that a file is made
     with. Freezing them for the last part of quantize-aware training removes this difference while there is still time
-    to adapt to it, and makes the steps cheaper. When `fit` ends, the layers train again as before; another `fit`
-    counts anew, from its `initial_epoch`.
+    to adapt to it, and makes the steps cheaper. When `fit` ends, the layers train again as before; one that is
+    cut off leaves them frozen until the next with this callback begins. Each `fit` counts anew, from its
+    `initial_epoch`.
 
     Reference: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018,
     https://arxiv.org/abs/1806.08342, section 3.2.2
@@ -48,11 +53,10 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
         if after < 0:
             raise ValueError(f"after must be 0 or more {unit}. Received: {after}.")
         self.after, self.unit = after, unit
-        self._frozen: list[keras.layers.BatchNormalization] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look for something to freeze; errors come here, before time is spent."""
-        self._thaw()  # a fit that broke off did not come to its end
+        self._thaw()
         self._clock = UpdateClock(self.params, self.unit, takes_a_step=False)
         if not self._training():
             raise ValueError(
@@ -86,16 +90,16 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
         return [layer for layer in batch_normalizations(self.model) if layer.trainable]
 
     def _freeze_if_due(self) -> None:
-        if not self._frozen and self._clock.now >= self.after:
-            self._frozen = self._training()
+        if self.model not in _FROZEN and self._clock.now >= self.after:
+            _FROZEN[self.model] = self._training()
             self._set_trainable(False)
 
     def _thaw(self) -> None:
-        if self._frozen:
+        if self.model in _FROZEN:
             self._set_trainable(True)
-            self._frozen = []
+            del _FROZEN[self.model]
 
     def _set_trainable(self, trainable: bool) -> None:
-        for layer in self._frozen:
+        for layer in _FROZEN[self.model]:
             layer.trainable = trainable
         self.model.make_train_function(force=True)  # the compiled step would go on as it was traced

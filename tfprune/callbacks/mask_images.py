@@ -29,7 +29,7 @@ class MaskImages(keras.callbacks.Callback):
 
     Args:
         tensorboard: The `keras.callbacks.TensorBoard` of the same `fit`.
-        every: Write after every this many epochs, and after the last.
+        every: Write after every this many epochs, and after the last; once more if training ends with a pruning.
         max_size: The largest number of pixels along a side.
         exclude: Layers to leave out: a list of layer objects, or a function from a layer to bool.
 
@@ -74,6 +74,7 @@ class MaskImages(keras.callbacks.Callback):
         self._writer: Any = None
         self._epoch: int | None = None
         self._written: int | None = None
+        self._seen: list[np.ndarray] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the kernels, and open the file; errors come here, before time is spent."""
@@ -97,20 +98,28 @@ class MaskImages(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the images, if it is their turn."""
         self._epoch = epoch
-        if epoch % self.every == 0:
+        if (epoch + 1) % self.every == 0:
             self._write(epoch)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Write the images of the last epoch, if they are not there yet, and close the file."""
+        """Write the images of the last epoch, if they are not there yet, and what was pruned after it; close the file."""
         if self._epoch is not None and self._written != self._epoch:
             self._write(self._epoch)
+        elif self._epoch is not None and self._changed():
+            self._write(self._epoch + 1)
         self._writer.close()
+
+    def _changed(self) -> bool:
+        """Whether something was pruned since images were written, as some callbacks do when training ends."""
+        now = (folded(kernel) for kernel in self._kernels)
+        return any(not np.array_equal(before, living) for before, living in zip(self._seen, now, strict=True))
 
     def _write(self, epoch: int) -> None:
         # TensorBoard callbacks that write every n batches tell all writers to leave out the steps between.
         with self._writer.as_default(), tf.summary.record_if(True):
-            for kernel in self._kernels:
-                shares = pooled(folded(kernel), self.max_size)
+            self._seen = [folded(kernel) for kernel in self._kernels]
+            for kernel, living in zip(self._kernels, self._seen, strict=True):
+                shares = pooled(living, self.max_size)
                 pixels = np.rint(shares * 255).astype(np.uint8)
                 tf.summary.image(f"mask/{kernel.name}", pixels[None, :, :, None], step=epoch)
         self._writer.flush()  # to be seen while training goes on

@@ -17,6 +17,7 @@ from tfprune.files import check_writable, write_atomically
 from tfprune.html_report.facts import gather
 from tfprune.html_report.plots import COLORS, Plot
 from tfprune.html_report.sections import Section, sections
+from tfprune.report.picture import SIGNATURE
 
 _TEMPLATE = "page.html"
 _INKS = {"#ffffff": "paper", "#000000": "ink", "#333333": "ink", "#999999": "muted", "#dddddd": "grid"}
@@ -102,7 +103,7 @@ def _check_installed() -> None:
 def _check_folder(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
-    if not folder.is_dir() or any(file.suffix != ".png" for file in folder.iterdir()):
+    if not folder.is_dir() or not all(_is_ours(file) for file in folder.iterdir()):
         raise FileExistsError(
             f"The plots go to {str(folder)!r}, which holds something else. Move it away, or choose another path."
         )
@@ -111,6 +112,10 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
             f"The plots go to {str(folder)!r}, which exists already. Pass overwrite=True to replace it, or choose "
             "another path."
         )
+
+
+def _is_ours(file: Path) -> bool:
+    return file.suffix == ".png" and SIGNATURE.encode() in file.read_bytes()
 
 
 @contextmanager
@@ -122,7 +127,12 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         yield beside
         if target.exists():
             target.rename(old)
-        beside.rename(target)
+        try:
+            beside.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         for rest in (beside, old):
             shutil.rmtree(rest, ignore_errors=True)

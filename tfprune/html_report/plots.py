@@ -12,7 +12,7 @@ import numpy as np
 
 from tfprune.html_report.history import Curves, printable
 from tfprune.report.comparison import Comparison
-from tfprune.report.picture import Panel, Point, draw
+from tfprune.report.picture import SIGNATURE, Panel, Point, draw
 from tfprune.schedules import Schedule
 
 COLORS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
@@ -245,5 +245,5 @@ def _drawn(name: str, title: str, height: float, paint: Paint) -> Plot:
         figure = Figure(figsize=(_WIDTH, height), dpi=min(_DPI, _MOST_PIXELS / height), layout="constrained")
         paint(figure.subplots())
         figure.savefig(svg, format="svg", metadata={"Date": None})
-        figure.savefig(png, format="png")
+        figure.savefig(png, format="png", metadata={"Software": SIGNATURE})
     return Plot(name, title, svg.getvalue().decode(), png.getvalue())

@@ -14,7 +14,7 @@ from tfprune.layers.rounding import (
     as_stored,
     divided,
     fake_quantize_weights,
-    rounded_straight_through,
+    straight_through,
     weight_levels,
 )
 
@@ -100,9 +100,10 @@ class QuantizeActivation(keras.layers.Layer):
             low, high = self._observe(ops.stop_gradient(inputs), site)
         else:
             low, high = ops.min(self.smallest), ops.max(self.largest)
-        step = divided(high - low, 255)
+        step = divided(ops.cast(high, "float64") - ops.cast(low, "float64"), 255)  # as the converter does
         if training:
-            return rounded_straight_through(inputs, low, high), step
+            rounded_inputs = keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high)
+            return straight_through(rounded_inputs, inputs), step
 
         def rounded() -> Any:
             return as_stored(inputs, low, step, pooled, unit)
@@ -207,9 +208,13 @@ class QuantizeWeights(keras.layers.Wrapper):
         Returns:
             The outputs; and per channel, or for all, the unit of which they are whole numbers, 0 if they are not.
         """
+        regularizer = self.layer.activity_regularizer
         exact = step is not None and not training and self.compute_dtype == self.layer.compute_dtype
-        if exact and self.layer.activity_regularizer is None:
-            return self._in_whole_numbers(inputs, step)
+        if exact and (regularizer is None or self.normalization is None):
+            outputs, unit = self._in_whole_numbers(inputs, step)
+            if regularizer is not None:
+                self.add_loss(regularizer(outputs) / ops.cast(ops.shape(outputs)[0], "float32"))  # as Keras does
+            return outputs, unit
         outputs = self._with_rounded_kernels(inputs) if self.channel_axes else _called(self.layer, inputs, training)
         if self.normalization is not None:
             outputs = self.normalization(outputs, training=training)
@@ -217,8 +222,11 @@ class QuantizeWeights(keras.layers.Wrapper):
 
     def _with_rounded_kernels(self, inputs: Any) -> Any:
         kernels = {name: self.quantized(getattr(self.layer, name), axes) for name, axes in self.channel_axes.items()}
-        with self._holding(kernels):
-            return self.layer(inputs)
+        with self._holding(kernels) as scope:
+            outputs = self.layer(inputs)
+        for loss in scope.losses:  # the scope keeps them from the layer
+            self.add_loss(loss)
+        return outputs
 
     def _holding(self, values: Mapping[str, Any]) -> keras.StatelessScope:
         """A scope in which some variables of the layer, by the names of the attributes, have other values."""
@@ -227,13 +235,13 @@ class QuantizeWeights(keras.layers.Wrapper):
         for name, value in values.items():
             variable = getattr(self.layer, name)
             mapping[id(variable)] = (variable, value)
-        return keras.StatelessScope(state_mapping=list(mapping.values()))
+        return keras.StatelessScope(state_mapping=list(mapping.values()), collect_losses=True)
 
     def _in_whole_numbers(self, inputs: Any, step: Any) -> tuple[Any, Any]:
         """Compute as the int8 operator does: with whole numbers, which float32 holds exactly."""
         known = step > 0  # else no data was seen
         step = ops.where(known, step, ops.ones_like(step))
-        inputs = ops.where(known, ops.round(inputs / step), inputs)
+        inputs = ops.where(known, straight_through(ops.round(inputs / step), inputs / step), inputs)
         factor, shift = (1.0, 0.0) if self.normalization is None else scale_and_shift(self.normalization)
         if self.channel_axes:
             ((name, axes),) = self.channel_axes.items()
@@ -241,7 +249,7 @@ class QuantizeWeights(keras.layers.Wrapper):
             values = {name: levels, **({"bias": ops.zeros_like(self.layer.bias)} if self.layer.use_bias else {})}
             with self._holding(values):
                 sums = self.layer.call(inputs) * ops.sign(factor)
-            largest = ops.reshape(largest, (-1,)) if axes else ops.reshape(largest, ())
+            largest = ops.stop_gradient(ops.reshape(largest, (-1,) if axes else ()))
             bias = (ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0) * factor + shift
             scale = divided(largest * ops.abs(factor), 127)
         else:
@@ -250,8 +258,8 @@ class QuantizeWeights(keras.layers.Wrapper):
         unit = step * scale
         safe = ops.where(unit > 0, unit, ops.ones_like(unit))  # a dead channel is its bias
         shifts = bias / safe
-        shifts = ops.where(known, ops.sign(shifts) * ops.floor(ops.abs(shifts) + 0.5), shifts)
-        sums = sums + shifts
+        whole = straight_through(ops.sign(shifts) * ops.floor(ops.abs(shifts) + 0.5), shifts)
+        sums = sums + ops.where(known, whole, shifts)
         return ops.where(unit > 0, sums * unit, bias), ops.where(known, unit, ops.zeros_like(unit))
 
     def _unit_shape(self) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 
@@ -32,6 +31,8 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
 def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
     """Return the whole numbers from -127 to 127 that stand for weights, and the largest weight for each scale.
 
+    The gradient passes the rounding unchanged.
+
     Args:
         weights: A float32 tensor.
         channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
@@ -43,7 +44,9 @@ def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
     others = [axis for axis in range(rank) if axis - rank not in channel_axes]
     largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
     safe = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
-    return ops.sign(weights) * ops.floor(ops.abs(weights) / safe * 127 + 0.5), largest
+    real = ops.abs(weights) / ops.stop_gradient(safe) * 127
+    sign = ops.sign(weights)
+    return straight_through(sign * ops.floor(real + 0.5), sign * real), largest
 
 
 def divided(numbers: Any, by: int) -> Any:
@@ -61,6 +64,8 @@ def divided(numbers: Any, by: int) -> Any:
 
 def as_stored(inputs: Any, low: Any, step: Any, pooled: bool, unit: Any) -> Any:
     """Round as LiteRT does: halves to even numbers of steps, those of averages away from what is stored as 0.
+
+    The gradient passes unchanged.
 
     Args:
         inputs: A float tensor.
@@ -86,21 +91,33 @@ def as_stored(inputs: Any, low: Any, step: Any, pooled: bool, unit: Any) -> Any:
         stored = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5 + 1e-4)  # the last bits of a half may say anything
     else:
         stored = ops.round(steps) + zero_point
-    return ops.cast((ops.clip(stored, -128.0, 127.0) - zero_point) * step, inputs.dtype)
+    return straight_through(ops.cast((ops.clip(stored, -128.0, 127.0) - zero_point) * step, inputs.dtype), inputs)
 
 
-def rounded_straight_through(inputs: Any, low: Any, high: Any) -> Any:
-    """Round to 256 levels from `low` to `high`, and pass the gradient on unchanged.
+def straight_through(rounded: Any, inputs: Any) -> Any:
+    """Return `rounded`, with the gradient of `inputs`: the straight-through estimator.
 
-    Keras' operation stops it outside the range, and sums up another for the range: a tenth of a training step. The
-    range follows the largest numbers, so hardly any lie outside.
+    Keras' own rounding over a range stops the gradient outside of it, and sums up another for the range: a tenth of a
+    training step. The range follows the largest numbers, so hardly any lie outside.
+
+    Args:
+        rounded: A tensor.
+        inputs: What it was made of; a tensor of the same shape and dtype.
+
+    Returns:
+        A tensor.
+
+    Example:
+
+    >>> float(straight_through(ops.round(ops.array(0.7)), ops.array(0.7)))
+    1.0
     """
 
     @ops.custom_gradient
-    def rounded(x: Any) -> Any:
+    def passed(x: Any) -> Any:
         def gradient(*args: Any, upstream: Any = None) -> Any:
             return args[0] if upstream is None else upstream
 
-        return keras.quantizers.fake_quant_with_min_max_vars(x, low, high), gradient
+        return rounded, gradient
 
-    return rounded(inputs)
+    return passed(inputs)

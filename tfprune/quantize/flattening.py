@@ -71,10 +71,12 @@ def _steps(operation: Any, copies: Copies) -> list[Step] | None:
     if kind in _SEPARABLE:
         return [*copies.once(("separable", id(operation)), lambda: _separated(operation, copies))]
     if kind in _WITH_ACTIVATION and operation.activation is not keras.activations.linear:
-        layer = copies.of(operation, activation="linear")
+        layer = copies.of(operation, activation="linear", activity_regularizer=None)
         return [layer, *_activation(operation.activation, operation, copies)]
     if kind is layers.Activation and operation.activation in _COMPOSED:
         return _activation(operation.activation, operation, copies)
+    if name == "CustomScaleLayer" and kind.__module__.startswith("keras."):  # of InceptionResNetV2
+        return [lambda tensors: _scaled_sum(operation, tensors, copies)]
     if name in _COMPOSED_OPERATIONS and kind.__module__.startswith("keras."):
         return _COMPOSED[_COMPOSED_OPERATIONS[name]](name.lower(), copies)
     return None
@@ -84,7 +86,9 @@ def _activation(activation: Any, layer: keras.layers.Layer, copies: Copies) -> l
     name = layer.name if isinstance(layer, layers.Activation) else f"{layer.name}_{_name(activation)}"
     if activation in _COMPOSED:
         return _COMPOSED[activation](name, copies)
-    return [layers.Activation(activation, name=copies.unused(name), dtype=layer.dtype_policy)]
+    # A layer regularizes what it returns, which is what its activation makes.
+    options = {"activity_regularizer": layer.activity_regularizer, "dtype": layer.dtype_policy}
+    return [layers.Activation(activation, name=copies.unused(name), **options)]
 
 
 def _name(activation: Any) -> str:
@@ -121,6 +125,12 @@ def _average(layer: keras.layers.Layer, tensors: Any, copies: Copies) -> keras.K
     total = layers.Add(name=f"{layer.name}_sum", dtype=layer.dtype_policy)
     mean = layers.Rescaling(1.0 / len(tensors), name=copies.unused(layer.name), dtype=layer.dtype_policy)
     return mean(_two_by_two(total, tensors, copies))
+
+
+def _scaled_sum(layer: Any, tensors: Any, copies: Copies) -> keras.KerasTensor:
+    scaled = layers.Rescaling(layer.scale, name=copies.unused(f"{layer.name}_scaled"), dtype=layer.dtype_policy)
+    total = layers.Add(name=copies.unused(layer.name), dtype=layer.dtype_policy)
+    return total([tensors[0], scaled(tensors[1])])
 
 
 def _separated(layer: Any, copies: Copies) -> list[Step]:

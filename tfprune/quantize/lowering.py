@@ -169,13 +169,17 @@ def output_layers(model: keras.Model) -> list[Any]:
     """
     makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
 
+    doors = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.InputLayer)}
+
     def layer_of(tensor: keras.KerasTensor) -> Any:
+        if id(tensor) in doors:
+            return doors[id(tensor)]
         node = makers[id(tensor)]
         layer = node.operation
         if isinstance(layer, QuantizeActivation):
             return layer_of(node.inputs[0])
         if isinstance(layer, layers.Activation):
-            before = layer_of(node.inputs[0]) if id(node.inputs[0]) in makers else layer
+            before = layer_of(node.inputs[0])
             return before if layer.name.startswith(f"{before.name}_") else layer
         if isinstance(layer, QuantizeWeights):
             return layer.normalization or layer.layer

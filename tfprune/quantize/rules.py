@@ -122,7 +122,10 @@ def rule_of(node: Node) -> Rule:
         return Rule(Kind.FLOAT, reason="LiteRT has no integer operators for channels_first")
     if type(operation) in _KERNELS:
         return Rule(Kind.KERNEL, channel_axes={"kernel": _KERNELS[type(operation)]})
-    return _SPECIAL[name](node) if name in _SPECIAL else _by_name(name)
+    found = _SPECIAL[name](node) if name in _SPECIAL else _by_name(name)
+    if found.kind is Kind.AFFINE and not keras.backend.is_float_dtype(node.inputs[0].dtype):
+        return Rule(Kind.FLOAT, reason="it reads whole numbers: cast them to float32 before it with keras.ops.cast")
+    return found
 
 
 def _by_name(name: str) -> Rule:

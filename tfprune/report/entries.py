@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfprune.export import export
 from tfprune.export.inputs import Samples, call, check_model, input_specs
+from tfprune.quantize import is_quantize_aware
 from tfprune.report.file_costs import Costs, file_costs
 from tfprune.report.profile import profile
 from tfprune.runtime import TFLiteModel
@@ -71,7 +72,7 @@ class Entry(ABC):
 
 
 class KerasEntry(Entry):
-    """A Keras model, timed as the float32 `.tflite` that it exports to."""
+    """A Keras model, timed as the float32 `.tflite` that it exports to, or as int8 if it is quantize-aware."""
 
     def __init__(self, name: str, model: Any) -> None:
         self.name, self._given, self._model = name, model, check_model(model)
@@ -89,7 +90,7 @@ class KerasEntry(Entry):
 
     def file(self, target: Path, samples: Samples) -> Path:
         """Export the model to `target`."""
-        export(self._given, target, calibration=samples)
+        export(self._given, target, quantize="int8" if is_quantize_aware(self._model) else None, calibration=samples)
         return target
 
     def costs(self) -> Costs:

@@ -52,6 +52,10 @@ class Box(NamedTuple):
     high: float
 
 
+SIGNATURE = "made by tfprune"
+"""What PNGs name as their software, so that they can be told from others."""
+
+
 def draw(path: str | os.PathLike[str], panels: Sequence[Panel], score: str) -> Path:
     """Draw the panels below each other, and write the picture.
 
@@ -88,7 +92,9 @@ def draw(path: str | os.PathLike[str], panels: Sequence[Panel], score: str) -> P
         figure.set_layout_engine("none")
         for panel, axes in zip(panels, figure.axes, strict=True):
             _label(axes, panel)
-        figure.savefig(content, format=suffix[1:], metadata={"Date": None} if suffix == ".svg" else None)
+        figure.savefig(
+            content, format=suffix[1:], metadata={"Date": None} if suffix == ".svg" else {"Software": SIGNATURE}
+        )
     return write_atomically(path, content.getvalue())
 
 
