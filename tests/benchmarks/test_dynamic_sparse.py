@@ -35,6 +35,7 @@ def failing(**changes):
     return [claim.text for claim in claims if not claim.holds]
 
 
+@pytest.mark.slow
 def test_quick_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dynamic_sparse, "fashion_mnist", images)
     out, plot = tmp_path / "result.json", tmp_path / "plot.svg"

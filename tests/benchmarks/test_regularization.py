@@ -54,6 +54,7 @@ def quick(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_quick_run_goes_on_where_it_stopped(quick, tmp_path, monkeypatch, capsys):
     options = ["--methods", "dense", "L1 one-shot", "--networks", "VGG", "--seeds", "1"]
     plain, made = regularization.run, []

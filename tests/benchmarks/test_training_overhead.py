@@ -85,6 +85,7 @@ def test_fits_take_turns():
     assert {name: (len(times.cpu), len(times.wall)) for name, times in taken.items()} == dict.fromkeys("abc", (2, 2))
 
 
+@pytest.mark.slow
 def test_quick_run_writes_its_numbers_and_they_make_a_table(tmp_path, monkeypatch):
     out = tmp_path / "training_overhead.json"
     command = ["--quick", "--repeats", "1", "--pieces", "2", "--batches", "2", "--updates", "2", "--out", str(out)]

@@ -285,6 +285,7 @@ def test_goes_on_after_a_kill(tmp_path):
     assert substance(tmp_path / "killed.tflite") == substance(tmp_path / "whole.tflite")
 
 
+@pytest.mark.slow
 class TestSize:
     def test_the_file_is_no_larger_than_asked(self, trained, quick, tmp_path):
         report = again(

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from networks import compiled, dense, images
 from pages import SECTIONS, Reader
 
 PAGE = (Path(__file__).parents[2] / "docs/reports.md").read_text()
 
 
+@pytest.mark.slow
 def test_snippets_run_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x, y = images(16, shape=(2,))

@@ -235,6 +235,7 @@ def test_shrink_my_model_overwrites_only_when_told(tmp_path, saved, capsys):
     assert (tmp_path / "pruned.keras").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_wearable_activity(tmp_path, monkeypatch, data):
     arguments = ["--dataset", str(data / "windows.npz"), "--epochs", "1", "--macs", "0.5"]
     report = run(monkeypatch, "wearable_activity", arguments, tmp_path / "out")
@@ -253,7 +254,7 @@ def test_keyword_spotting(tmp_path, monkeypatch, data):
 
 
 @pytest.mark.parametrize(
-    "method", ["rigl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("granet", "set", "static"))]
+    "method", [pytest.param(name, marks=pytest.mark.slow) for name in ("rigl", "granet", "set", "static")]
 )
 def test_sparse_training(method, tmp_path, monkeypatch, data):
     arguments = ["--dataset", str(data / "images.npz"), "--epochs", "10", "--method", method, "--sparsity", "0.8"]
@@ -319,6 +320,7 @@ def tiny_backbone(include_top, weights, input_shape, pooling):
     return model
 
 
+@pytest.mark.slow
 def test_image_classification_of_a_folder_with_weights(tmp_path, monkeypatch, photos):
     monkeypatch.setattr(keras.applications.mobilenet_v2, "MobileNetV2", tiny_backbone)
     weights = tmp_path / "tiny.weights.h5"

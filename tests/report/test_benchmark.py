@@ -20,6 +20,7 @@ def files(tmp_path_factory):
     return folder / "small.tflite", folder / "large.tflite"
 
 
+@pytest.mark.slow
 def test_a_file_a_hundred_times_larger_takes_longer(files):
     small, large = files
     report = benchmark(small, large, runs=15, warmup=2)

@@ -10,13 +10,10 @@ import tfprune
 
 FAST = [
     "ConvNeXtTiny",
-    "DenseNet121",
     "EfficientNetV2B0",
-    "InceptionV3",
     "MobileNet",
     "MobileNetV2",
     "MobileNetV3Small",
-    "NASNetMobile",
     "ResNet50",
     "VGG16",
     "Xception",
