@@ -170,7 +170,8 @@ class QuantizeWeights(keras.layers.Wrapper):
 
     >>> inner = keras.layers.Dense(1, use_bias=False, kernel_initializer=lambda shape, dtype: [[1.27], [0.504]])
     >>> layer = QuantizeWeights(inner, {"kernel": ()})
-    >>> [round(float(value), 3) for value in layer(keras.ops.eye(2))[:, 0]]
+    >>> outputs, unit = layer(keras.ops.eye(2))
+    >>> [round(float(value), 3) for value in outputs[:, 0]]
     [1.27, 0.5]
     """
 

@@ -20,7 +20,7 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
 
     Example:
 
-    >>> fake_quantize_weights(keras.ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
+    >>> fake_quantize_weights(ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
     [[127.0, 0.0], [50.0, 254.0]]
     """
     levels, largest = weight_levels(weights, channel_axes)
