@@ -77,12 +77,7 @@ def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
     small.save(out / "pruned.keras")
 
     step("Export to .tflite, checked against Keras")
-    calibration = data.x_train[:500]
-    exports = [
-        tfprune.export(dense, out / "dense_float.tflite", calibration=calibration, overwrite=True),
-        tfprune.export(small, out / "pruned_float.tflite", calibration=calibration, overwrite=True),
-        tfprune.export(small, out / "pruned_int8.tflite", quantize="int8", calibration=calibration, overwrite=True),
-    ]
+    exports = tools.export_files(dense, small, small, data, out)
 
     step("Measure accuracy and latency")
     files = tools.measure([dense, small, small], exports, data.x_test, data.y_test)

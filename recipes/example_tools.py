@@ -150,6 +150,30 @@ def steps_per_epoch(data: LabelledData) -> int:
     return math.ceil(len(data.x_train) / BATCH_SIZE)
 
 
+def export_files(
+    dense: keras.Model, pruned: keras.Model, for_int8: keras.Model, data: LabelledData, out: Path
+) -> list[ExportReport]:
+    """Write `dense_float.tflite`, `pruned_float.tflite` and `pruned_int8.tflite`, each checked against its model.
+
+    Args:
+        dense: The model before pruning.
+        pruned: The one after it.
+        for_int8: The model of the int8 file: the pruned one, or what `quantize_aware` made of it.
+        data: The ranges of int8 come from its training samples, never from the test set; those that training for int8
+            has learned are only checked on them.
+        out: The folder.
+
+    Returns:
+        What `tfprune.export` says of each.
+    """
+    calibration = data.x_train[:500]
+    return [
+        tfprune.export(dense, out / "dense_float.tflite", calibration=calibration, overwrite=True),
+        tfprune.export(pruned, out / "pruned_float.tflite", calibration=calibration, overwrite=True),
+        tfprune.export(for_int8, out / "pruned_int8.tflite", quantize="int8", calibration=calibration, overwrite=True),
+    ]
+
+
 def measure(models: Sequence[keras.Model], exports: Sequence[ExportReport], x: Any, y: Any = None) -> list[File]:
     """Return sizes and latency of files, what they compute, and what their Keras models are made of.
 

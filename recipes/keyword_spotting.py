@@ -60,12 +60,7 @@ def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
     tools.fit(aware, data, max(1, epochs // 5), learning_rate=1e-4)
 
     step("Export to .tflite, checked against Keras")
-    checked_on = data.x_train[:500]  # the ranges of int8 were learned, so samples are for the check alone
-    exports = [
-        tfprune.export(dense, out / "dense_float.tflite", calibration=checked_on, overwrite=True),
-        tfprune.export(small, out / "pruned_float.tflite", calibration=checked_on, overwrite=True),
-        tfprune.export(aware, out / "pruned_int8.tflite", quantize="int8", calibration=checked_on, overwrite=True),
-    ]
+    exports = tools.export_files(dense, small, aware, data, out)
 
     step("Measure accuracy and latency")
     files = tools.measure([dense, small, tfprune.strip(aware)], exports, data.x_test, data.y_test)

@@ -36,10 +36,7 @@ def build_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
         x = layers.MaxPooling2D()(x) if stage else x
         for number in (1, 2):
             x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{stage + 1}_{number}")(x)
-            # The paper starts gammas at a half: they have a shorter way to zero.
-            x = layers.ReLU()(
-                layers.BatchNormalization(momentum=0.9, gamma_initializer=keras.initializers.Constant(0.5))(x)
-            )
+            x = layers.ReLU()(layers.BatchNormalization(momentum=0.9, gamma_initializer=HALF)(x))
     return keras.Model(inputs, layers.Dense(num_classes, name="logits")(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -70,12 +67,7 @@ def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
     small.save(out / "pruned.keras")
 
     step("Export to .tflite, checked against Keras")
-    calibration = data.x_train[:500]
-    exports = [
-        tfprune.export(dense, out / "dense_float.tflite", calibration=calibration, overwrite=True),
-        tfprune.export(small, out / "pruned_float.tflite", calibration=calibration, overwrite=True),
-        tfprune.export(small, out / "pruned_int8.tflite", quantize="int8", calibration=calibration, overwrite=True),
-    ]
+    exports = tools.export_files(dense, small, small, data, out)
 
     step("Measure accuracy and latency")
     files, filters = tools.measure([dense, small, small], exports, data.x_test, data.y_test), widths(dense, small)

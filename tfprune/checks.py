@@ -26,6 +26,29 @@ def check_fraction(name: str, value: float) -> float:
     return value
 
 
+def check_count(name: str, value: int) -> int:
+    """Return `value`, or raise if it is not a whole number of at least 1.
+
+    Args:
+        name: What the argument is called, for the message.
+        value: What was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is something else.
+
+    Example:
+
+    >>> check_count("every", 2)
+    2
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
+    return value
+
+
 def check_not_negative(name: str, value: float) -> float:
     """Return `value`, or raise if it is not a finite number of at least 0.
 

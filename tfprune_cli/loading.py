@@ -5,9 +5,7 @@ from pathlib import Path
 
 import keras
 
-from tfprune import layers  # noqa: F401, registers the layers that tfprune's own models are made of
 from tfprune.export.inputs import check_model, input_specs
-from tfprune.quantize import quantize_aware  # noqa: F401, as above
 from tfprune.runtime import TFLiteModel
 from tfprune_cli.errors import InputError, one_line
 

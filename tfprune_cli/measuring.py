@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tfprune.html_report import write_report
 from tfprune.report import benchmark
 from tfprune.report import compare as compare_models
 from tfprune.tables import Report, new_table
@@ -53,8 +54,6 @@ def compare(options: Namespace) -> Report:
 
 def report(options: Namespace) -> Report:
     """Write one HTML page about models and files."""
-    from tfprune.html_report import write_report
-
     data = None if options.data is None else read_data(options.data)
     models = _load_all(options.models, options.unsafe)
     labelled = None if data is None else data.labelled(input_names(next(iter(models.values()))))

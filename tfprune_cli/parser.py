@@ -228,7 +228,8 @@ are compared with. A Keras model stands with the size and latency of the float
         "--data", metavar="DATA.npz", type=data_path, required=True, help=f"{_DATA}, and labels y: integers or one-hot"
     )
     parser.add_argument("--picture", metavar="OUT", type=Path, help="draw it: a .png or .svg file")
-    _counts(parser)
+    parser.add_argument("--runs", metavar="N", type=_count, default=50, help="timed runs of each (default: 50)")
+    parser.add_argument("--max-samples", metavar="N", type=_count, help="use at most so many samples")
     _unsafe(parser)
     _overwrite(parser)
 
@@ -256,11 +257,6 @@ Write one HTML page about models and files, that can be sent and read offline.
 
 def _several_models(parser: Parser) -> None:
     parser.add_argument("models", metavar="MODEL", nargs="+", type=model_path, help="a .keras, .h5 or .tflite file")
-
-
-def _counts(parser: Parser) -> None:
-    parser.add_argument("--runs", metavar="N", type=_count, default=50, help="timed runs of each (default: 50)")
-    parser.add_argument("--max-samples", metavar="N", type=_count, help="use at most so many samples")
 
 
 def _number(convert: Callable[[str], float], expected: str, allowed: Callable[[float], bool], text: str) -> float:

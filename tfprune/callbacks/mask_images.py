@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.checks import check_count
 from tfprune.graph.groups import Exclude
 from tfprune.kernels import Kernel, kernels
 from tfprune.masking import living_weights
@@ -66,10 +67,8 @@ class MaskImages(keras.callbacks.Callback):
                 "MaskImages writes where your TensorBoard callback writes: make board = keras.callbacks.TensorBoard"
                 f'("logs"), and pass callbacks=[..., board, MaskImages(board)]. Received: {tensorboard!r}.'
             )
-        for name, value in (("every", every), ("max_size", max_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")
-        self.tensorboard, self.every, self.max_size, self.exclude = tensorboard, every, max_size, exclude
+        self.tensorboard, self.exclude = tensorboard, exclude
+        self.every, self.max_size = check_count("every", every), check_count("max_size", max_size)
         self._kernels: tuple[Kernel, ...] = ()
         self._writer: Any = None
         self._epoch: int | None = None

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfprune.checks import check_not_negative
+from tfprune.checks import check_count, check_not_negative
 from tfprune.graph import ChannelGroup, channel_groups
 from tfprune.graph.groups import Exclude
 from tfprune.masking import Masks, apply_masks, variables_by_path
@@ -43,9 +43,7 @@ class SparsityRegularization(keras.callbacks.Callback):
         super().__init__()
         self.strength = strength if isinstance(strength, Schedule) else check_not_negative("strength", strength)
         self.threshold = check_not_negative("threshold", threshold)
-        if isinstance(min_channels, bool) or not isinstance(min_channels, int) or min_channels < 1:
-            raise ValueError(f"min_channels must be a whole number of at least 1. Received: {min_channels!r}.")
-        self.min_channels = min_channels
+        self.min_channels = check_count("min_channels", min_channels)
         self.exclude = exclude
         self.structures: tuple[Structure, ...] = ()
         self._hook: StepHook | None = None

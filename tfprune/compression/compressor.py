@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.checks import check_count
 from tfprune.compression.data import Data, digest, num_batches, prepare
 from tfprune.compression.display import Display
 from tfprune.compression.folder import Folder
-from tfprune.compression.options import CompressOptions, check_count
+from tfprune.compression.options import CompressOptions
 from tfprune.compression.planning import Int8Files, find_macs, latency_ratio, narrow
 from tfprune.compression.report import BudgetLine, CompressionReport, PhaseReport
 from tfprune.compression.training import Phase, initial_rate, set_rate, train

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from tfprune.checks import check_count
 from tfprune.report.scores import Metric
 
 _IGNORED = ("metric", "max_drop", "overwrite", "restart", "progress")  # by the files of a training that goes on
@@ -62,17 +63,3 @@ class CompressOptions:
     def settings(self) -> dict[str, object]:
         """Return what the files depend on, as plain values."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _IGNORED}
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise if `value` is not a whole number of at least 1.
-
-    Args:
-        name: What the argument is called, for the message.
-        value: What was given.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1. Received: {value!r}.")

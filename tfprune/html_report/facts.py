@@ -87,8 +87,9 @@ def gather(models: Any, data: Any, history: Any, schedules: Any, exports: Any) -
     curves, named_schedules = read_history(history), _schedules(schedules)
     reports = _reports(exports)
     contents = [_export(each) for each in reports]
-    entries, opened = _opened(models)
-    found = tuple(_model(name, opened[name], entry) for name, entry in zip(opened, entries, strict=True))
+    entries = open_entries(models)
+    opened = {printable(entry.name): entry.source for entry in entries}
+    found = tuple(_model(name, entry) for name, entry in zip(opened, entries, strict=True))
     told = {Path(each.path if isinstance(each, ExportReport) else each).resolve() for each in reports}
     files = [path for path in opened.values() if isinstance(path, Path)]
     contents += [_export(path) for path in dict.fromkeys(files) if path.resolve() not in told]
@@ -96,25 +97,8 @@ def gather(models: Any, data: Any, history: Any, schedules: Any, exports: Any) -
     return Facts(found, comparison, curves, named_schedules, tuple(contents))
 
 
-def _opened(models: Any) -> tuple[list[Entry], dict[str, keras.Model | Path]]:
-    """Return the models as `compare` reads them, and the models and paths of `.tflite` files themselves by name."""
-    if isinstance(models, Mapping):
-        models = dict(models)
-    elif isinstance(models, Iterable) and not isinstance(models, str | bytes):
-        models = list(models)  # to be read twice
-    entries = open_entries(models)
-    given = models.values() if isinstance(models, dict) else models
-    return entries, {printable(entry.name): _loaded(each) for entry, each in zip(entries, given, strict=True)}
-
-
-def _loaded(given: Any) -> keras.Model | Path:
-    if not isinstance(given, str | os.PathLike):
-        return given
-    path = Path(given)
-    return path if path.suffix == ".tflite" else keras.saving.load_model(path, compile=False, safe_mode=True)
-
-
-def _model(name: str, given: keras.Model | Path, entry: Entry) -> ModelFacts:
+def _model(name: str, entry: Entry) -> ModelFacts:
+    given = entry.source
     if isinstance(given, Path):
         return ModelFacts(name, entry.costs(), given.stat().st_size, {}, {}, {}, None)
     widths: dict[str, float] = {}

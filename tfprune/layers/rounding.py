@@ -25,7 +25,7 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
     """
     levels, largest = weight_levels(weights, channel_axes)
     rounded = levels * (ops.where(largest > 0, largest, ops.ones_like(largest)) / 127)
-    return weights + ops.stop_gradient(rounded - weights)
+    return straight_through(rounded, weights)
 
 
 def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:

@@ -25,11 +25,13 @@ class Entry(ABC):
 
     Attributes:
         name: What it is called in the table.
+        source: The Keras model, or the path of the `.tflite` file.
         doors: Its inputs by name.
         outputs: Shapes of its outputs for one sample.
     """
 
     name: str
+    source: Any
     doors: dict[str, Door]
     outputs: list[tuple[int | None, ...]]
 
@@ -75,7 +77,7 @@ class KerasEntry(Entry):
     """A Keras model, timed as the float32 `.tflite` that it exports to, or as int8 if it is quantize-aware."""
 
     def __init__(self, name: str, model: Any) -> None:
-        self.name, self._given, self._model = name, model, check_model(model)
+        self.name, self.source, self._model = name, model, check_model(model)
         specs = input_specs(self._model)
         self.doors = {key: (tuple(spec.shape[1:]), np.dtype(spec.dtype.as_numpy_dtype)) for key, spec in specs.items()}
         self.outputs = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(self._model.outputs)]
@@ -90,12 +92,12 @@ class KerasEntry(Entry):
 
     def file(self, target: Path, samples: Samples) -> Path:
         """Export the model to `target`."""
-        export(self._given, target, quantize="int8" if is_quantize_aware(self._model) else None, calibration=samples)
+        export(self.source, target, quantize="int8" if is_quantize_aware(self._model) else None, calibration=samples)
         return target
 
     def costs(self) -> Costs:
         """Return the sums of `profile`."""
-        sums = profile(self._given)
+        sums = profile(self.source)
         return Costs(sums.parameters, sums.nonzeros, sums.macs)
 
     def _call(self, *tensors: Any) -> Any:
@@ -106,7 +108,7 @@ class FileEntry(Entry):
     """A `.tflite` file, run as it is."""
 
     def __init__(self, name: str, path: Path) -> None:
-        self.name, self._path, self._loaded = name, path, TFLiteModel(path)
+        self.name, self.source, self._loaded = name, path, TFLiteModel(path)
         for door in self._loaded.inputs:
             if door.shape[:1] != (1,):
                 raise ValueError(f"{name!r} takes inputs of shape {door.shape}. Export it with a batch of 1.")
@@ -125,7 +127,7 @@ class FileEntry(Entry):
 
     def file(self, target: Path, samples: Samples) -> Path:
         """Return the file itself."""
-        return self._path
+        return Path(self.source)
 
     def costs(self) -> Costs:
         """Count by the file's schema."""
