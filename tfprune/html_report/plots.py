@@ -63,13 +63,8 @@ class Plot:
 def costs(comparison: Comparison) -> list[Plot]:
     """Draw the accuracy against MACs, file size and latency, as `Comparison.plot` does, but one by one."""
     models = comparison.models
-    columns: dict[str, tuple[str, list[float | None]]] = {
-        "MACs": ("", [model.macs for model in models]),
-        "file size": ("B", [model.file_bytes for model in models]),
-        "latency": ("s", [model.latency.median_ms / 1e3 for model in models]),
-    }
     found = []
-    for what, (unit, values) in columns.items():
+    for what, unit, values in comparison.costs():
         known = [(model, value) for model, value in zip(models, values, strict=True) if value is not None]
         if known:
             panel = Panel(what, unit, tuple(Point(model.name, value, 100 * model.score) for model, value in known))

@@ -96,6 +96,14 @@ class Comparison(Report):
             table.add_row(escape(model.name), *self._cells(model))
         return table
 
+    def costs(self) -> list[tuple[str, str, list[float | None]]]:
+        """Return what is drawn against the score: the name of each cost, its unit, and its value for each entry."""
+        return [
+            ("MACs", "", [model.macs for model in self.models]),
+            ("file size", "B", [model.file_bytes for model in self.models]),
+            ("latency", "s", [model.latency.median_ms / 1e3 for model in self.models]),
+        ]
+
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw the score against MACs, file size and latency, one named point per entry; the first has a ring.
 
@@ -114,13 +122,9 @@ class Comparison(Report):
         scores = [model.score * scale for model in self.models]
         if not np.isfinite(scores).all():
             raise ValueError(f"There is no place on an axis for these scores: {scores}.")
-        costs: list[tuple[str, str, list[float | None]]] = [
-            ("MACs", "", [model.macs for model in self.models]),
-            ("file size", "B", [model.file_bytes for model in self.models]),
-            ("latency, 1 thread", "s", [model.latency.median_ms / 1e3 for model in self.models]),
-        ]
         panels = []
-        for what, unit, column in costs:
+        for what, unit, column in self.costs():
+            what = "latency, 1 thread" if what == "latency" else what
             rows = list(zip(self.models, column, scores, strict=True))
             unknown = ", ".join(row.name for row, x, _ in rows if x is None)
             title = f"{what} (not known: {unknown})" if unknown else what
