@@ -24,11 +24,11 @@ from tfprune.callbacks import (
     SparseStructureSelection,
 )
 from tfprune.criteria import ChannelCriterion, l1_norm, l2_norm
-from tfprune.gammas import switched_channels
 from tfprune.granularity import prune_lowest
 from tfprune.graph import analyse
 from tfprune.layers import scaling_factors, with_scaling_factors
-from tfprune.prune_channels import Ranking
+from tfprune.parts.gammas import switched_channels
+from tfprune.shrinking.one_shot import Ranking
 
 
 def prune(model: keras.Model, left: float, criterion: ChannelCriterion, ranking: Ranking = "local") -> keras.Model:

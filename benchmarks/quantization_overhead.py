@@ -25,7 +25,7 @@ from _shared import Claim, arguments, conclude, note, ratio_spread, spread
 from training_overhead import NETWORKS, NUM_LEFT_OUT, PLAIN, batches, plain_pieces
 
 import tfprune
-from tfprune.quantize.aware import Normalization
+from tfprune.quantization.aware import Normalization
 
 LIMIT = 1.14
 NETWORK = NETWORKS["ResNet-20"]

@@ -41,7 +41,7 @@ from _fits import Times, Turn, in_turns, resnet20, resnet20_of
 from _shared import Claim, Spread, arguments, conclude, note, ratio_spread, spread
 
 from tfprune.callbacks import SET, GraNet, MagnitudePruning, RigL, StaticSparsity
-from tfprune.callbacks.sparse_training import Arrays, SparseTraining
+from tfprune.callbacks.weights.base import Arrays, SparseTraining
 from tfprune.distributions import global_
 from tfprune.schedules import Constant, Cosine, Polynomial
 

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import tfprune
-from tfprune.export.report import ExportReport
-from tfprune.files import check_writable, write_atomically
-from tfprune.runtime import TFLiteModel
+from tfprune.common.files import check_writable, write_atomically
+from tfprune.exporting.export_report import ExportReport
+from tfprune.tflite.model import TFLiteModel
 
 BATCH_SIZE = 64
 File: TypeAlias = dict[str, Any]

@@ -9,8 +9,8 @@ import numpy as np
 
 import tfprune
 from tfprune.graph import ChannelGroup, channel_groups
-from tfprune.masking import apply_masks
-from tfprune.selection import channel_masks
+from tfprune.parts.channels import channel_masks
+from tfprune.training.masks import apply_masks
 
 VOCABULARY = 11
 """Integer inputs are below this number."""

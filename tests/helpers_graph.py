@@ -4,9 +4,9 @@ import keras
 import numpy as np
 
 from tfprune.graph import channel_groups
-from tfprune.masking import apply_masks
-from tfprune.selection import channel_masks
-from tfprune.shrink import shrink
+from tfprune.parts.channels import channel_masks
+from tfprune.shrinking.removal import shrink
+from tfprune.training.masks import apply_masks
 
 TOLERANCE = 1e-5
 

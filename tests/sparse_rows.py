@@ -12,9 +12,9 @@ from networks import compiled, images
 from tfprune.callbacks import SET, GraNet, MagnitudePruning, RigL, StaticSparsity
 from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.granularity import Block, NofM
-from tfprune.kernels import kernels
-from tfprune.masking import recorded_mask
+from tfprune.parts.kernels import kernels
 from tfprune.schedules import Constant, Cosine, Polynomial
+from tfprune.training.masks import recorded_mask
 
 L = keras.layers
 SHAPE = (6, 6, 4)

@@ -1,16 +1,18 @@
 """Prune Keras 3 models during `fit`, shrink them, and ship a checked `.tflite`."""
 
 from tfprune import callbacks, layers
-from tfprune.compression import CompressOptions, compress
-from tfprune.export import ExportMismatchError, ExportOptions, ImageMetadata, export
+from tfprune.common.moved import keep_old_paths
+from tfprune.drivers.compression import CompressOptions, compress
+from tfprune.exporting import ExportMismatchError, ExportOptions, ImageMetadata, export
 from tfprune.graph import channel_groups
+from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.prune_channels import Budget, prune_channels
-from tfprune.quantize import quantize_aware, strip
-from tfprune.recalibration import recalibrate
-from tfprune.report import benchmark, compare, layerwise_density, profile
-from tfprune.shrink import shrink
-from tfprune.widen import widen
+from tfprune.measure import benchmark, compare, layerwise_density
+from tfprune.quantization import quantize_aware, strip
+from tfprune.shrinking.one_shot import Budget, prune_channels
+from tfprune.shrinking.recalibration import recalibrate
+from tfprune.shrinking.removal import shrink
+from tfprune.shrinking.widening import widen
 
 __version__ = "0.1.0"
 
@@ -37,3 +39,5 @@ __all__ = [
     "widen",
     "write_report",
 ]
+
+keep_old_paths()

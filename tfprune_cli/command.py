@@ -22,7 +22,7 @@ from tfprune_cli.notes import note
 from tfprune_cli.parser import build_parser
 
 if TYPE_CHECKING:
-    from tfprune.tables import Report
+    from tfprune.common.tables import Report
 
 # The modules load TensorFlow: the one that is asked for is imported when its command runs.
 MODULES = {
@@ -118,7 +118,7 @@ def _output(options: Namespace) -> Path | None:
 
 def _check_output(options: Namespace) -> None:
     """Raise where the output cannot be written."""
-    from tfprune.files import check_writable
+    from tfprune.common.files import check_writable
 
     out = _output(options)
     if out is not None:

@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from tfprune.export import ExportOptions, ImageMetadata
-from tfprune.export import export as export_model
-from tfprune.tables import Report
+from tfprune.common.tables import Report
+from tfprune.exporting import ExportOptions, ImageMetadata
+from tfprune.exporting import export as export_model
 from tfprune_cli.data import read_data
 from tfprune_cli.errors import InputError
 from tfprune_cli.loading import input_names, load_model

@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
-from tfprune.export.operators import OperatorCount, count_operators
-from tfprune.files import gzip_size
-from tfprune.report.file_costs import file_costs
-from tfprune.tables import Report, new_table
-from tfprune.tflite_file import type_name, unpack
+from tfprune.common.files import gzip_size
+from tfprune.common.tables import Report, new_table
+from tfprune.exporting.operators import OperatorCount, count_operators
+from tfprune.measure.file_costs import file_costs
+from tfprune.tflite.unpacking import type_name, unpack
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
+from tfprune.common.tables import Report
 from tfprune.graph import channel_groups
-from tfprune.report import profile as profile_model
-from tfprune.tables import Report
+from tfprune.graph.profiling import profile as profile_model
 from tfprune_cli.file_profile import profile_file
 from tfprune_cli.loading import load_model
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import keras
 
-from tfprune.export.inputs import check_model, input_specs
-from tfprune.runtime import TFLiteModel
+from tfprune.exporting.inputs import check_model, input_specs
+from tfprune.tflite.model import TFLiteModel
 from tfprune_cli.errors import InputError, one_line
 
 _UNKNOWN_CLASS = re.compile(r"(?:Could not locate class|Unknown layer:|Unknown object:?) '?([^'\s]+)'?")

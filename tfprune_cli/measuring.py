@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from tfprune.common.tables import Report, new_table
 from tfprune.html_report import write_report
-from tfprune.report import benchmark
-from tfprune.report import compare as compare_models
-from tfprune.tables import Report, new_table
+from tfprune.measure import benchmark
+from tfprune.measure import compare as compare_models
 from tfprune_cli.data import read_data
 from tfprune_cli.errors import InputError
 from tfprune_cli.loading import input_names, load_model

@@ -278,7 +278,7 @@ def _positive(text: str) -> float:
 
 
 def _fraction(text: str) -> float:
-    from tfprune.checks import check_fraction
+    from tfprune.common.checks import check_fraction
 
     try:
         return check_fraction("it", float(text))

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from tfprune.common.files import write_atomically
+from tfprune.common.tables import Report, new_table
 from tfprune.criteria import geometric_median_distance, l1_norm, l2_norm
-from tfprune.files import write_atomically
 from tfprune.granularity import Channel
 from tfprune.graph import functional
-from tfprune.prune_channels import Budget, prune_channels
-from tfprune.recalibration import recalibrate
-from tfprune.report import profile
-from tfprune.tables import Report, new_table
+from tfprune.graph.profiling import profile
+from tfprune.shrinking.one_shot import Budget, prune_channels
+from tfprune.shrinking.recalibration import recalibrate
 from tfprune_cli.data import DataFile, read_data
 from tfprune_cli.errors import InputError
 from tfprune_cli.loading import load_model

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tfprune.export.modes import MODES as LIBRARY_MODES
+from tfprune.exporting.modes import MODES as LIBRARY_MODES
 from tfprune_cli import main
 from tfprune_cli.errors import exit_code, one_line
 from tfprune_cli.parser import MODES, build_parser
@@ -143,7 +143,7 @@ def test_narrow_terminal_cuts_no_number_off(run, files, monkeypatch):
 
 
 def test_an_accident_in_the_library_is_a_bug_and_what_it_raises_on_purpose_is_not():
-    from tfprune.checks import check_choice
+    from tfprune.common.checks import check_choice
 
     accidents = [lambda: check_choice("name", "value", None), lambda: int("x"), lambda: {}["key"]]
     for call, code in [*((accident, 70) for accident in accidents), (lambda: check_choice("a", "b", ("c",)), 2)]:
@@ -179,7 +179,7 @@ def test_one_line_drops_tables_and_cuts_what_is_endless():
 
 
 def test_json_has_no_nan(capsys, monkeypatch, files):
-    from tfprune.report import BenchmarkReport
+    from tfprune.measure import BenchmarkReport
 
     monkeypatch.setattr(
         "tfprune_cli.measuring.benchmark", lambda *paths, **options: BenchmarkReport((), float("nan"), 1)

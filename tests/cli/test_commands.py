@@ -8,7 +8,7 @@ import pytest
 from networks import chain, images, randomize
 
 import tfprune
-from tfprune.tflite_file import pack, unpack
+from tfprune.tflite.unpacking import pack, unpack
 from tfprune_cli import main
 
 

@@ -18,7 +18,7 @@ from tfprune.callbacks import (
     MorphNet,
     NetworkSlimming,
 )
-from tfprune.callbacks.gamma_regularization import GammaRegularization
+from tfprune.callbacks.penalties.gammas import GammaRegularization
 
 L = keras.layers
 INPUTS = 12

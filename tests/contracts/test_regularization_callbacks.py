@@ -30,7 +30,7 @@ from tfprune.callbacks import (
     RigL,
     SparseStructureSelection,
 )
-from tfprune.callbacks.sparsity_regularization import SparsityRegularization
+from tfprune.callbacks.penalties.base import SparsityRegularization
 from tfprune.graph import channel_groups
 from tfprune.layers import with_scaling_factors
 from tfprune.schedules import Constant, Cosine

@@ -29,7 +29,7 @@ from sparse_rows import (
     watch,
 )
 
-from tfprune.kernels import kernels
+from tfprune.parts.kernels import kernels
 
 
 @dataclass(frozen=True)

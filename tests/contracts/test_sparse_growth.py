@@ -9,7 +9,7 @@ import tensorflow as tf
 from sparse_rows import BY_NAME, ROWS, Watcher, data, fit, network, ready, same_arrays
 
 from tfprune.callbacks import SET, GraNet, RigL
-from tfprune.kernels import kernels
+from tfprune.parts.kernels import kernels
 from tfprune.schedules import Constant, Polynomial
 
 GROWING = [row for row in ROWS if row.grows]

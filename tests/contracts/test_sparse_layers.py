@@ -8,7 +8,7 @@ from sparse_rows import Watcher, floor, masks_of, pruned
 
 from tfprune.callbacks import GraNet, MagnitudePruning, RigL
 from tfprune.granularity import Block, NofM
-from tfprune.kernels import kernels
+from tfprune.parts.kernels import kernels
 from tfprune.schedules import Constant, Polynomial
 
 L = keras.layers

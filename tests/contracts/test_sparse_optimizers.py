@@ -30,7 +30,7 @@ from sparse_rows import (
 )
 
 from tfprune.callbacks import SET, MagnitudePruning
-from tfprune.kernels import kernels
+from tfprune.parts.kernels import kernels
 from tfprune.schedules import Constant, Polynomial
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam

@@ -29,7 +29,7 @@ from sparse_rows import (
 )
 
 from tfprune.callbacks import FPGM, GraNet, MagnitudePruning, RigL
-from tfprune.kernels import kernels
+from tfprune.parts.kernels import kernels
 from tfprune.schedules import Constant, Cosine, Polynomial
 
 EARLY_END = "ignore:.* reaches its sparsity at:UserWarning"

@@ -14,12 +14,12 @@ from networks import same, weights_of
 from strategies import choose, draw_model
 
 from tfprune import shrink, widen
-from tfprune.folding import probe_inputs, run
-from tfprune.gammas import switched_channels
 from tfprune.graph import analyse, functional
-from tfprune.masking import apply_masks
-from tfprune.selection import channel_masks
-from tfprune.shrink import RESIDUAL
+from tfprune.parts.channels import channel_masks
+from tfprune.parts.gammas import switched_channels
+from tfprune.shrinking.constants import probe_inputs, run
+from tfprune.shrinking.removal import RESIDUAL
+from tfprune.training.masks import apply_masks
 
 TOLERANCE = 1e-5
 

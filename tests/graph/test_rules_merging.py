@@ -104,7 +104,7 @@ def test_dot_with_constants_keeps_the_channels():
             value = weight.numpy()
             value[..., :3] = 0.0
             weight.assign(value)
-    from tfprune.shrink import shrink
+    from tfprune.shrinking.removal import shrink
 
     with pytest.warns(UserWarning, match="No channel"):
         assert shrink(model).get_layer("left").filters == kept.filters

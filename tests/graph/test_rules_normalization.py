@@ -7,8 +7,8 @@ from helpers import assert_shrinks_exactly, frozen_reasons, outputs_of, random_i
 
 import tfprune
 from tfprune.graph import analyse, channel_groups
-from tfprune.masking import apply_masks
-from tfprune.selection import channel_masks
+from tfprune.parts.channels import channel_masks
+from tfprune.training.masks import apply_masks
 
 layers = keras.layers
 

@@ -4,7 +4,7 @@ import pytest
 from helpers_graph import arrays, compare, frozen_reasons, randomize, shrunken_equals_masked
 from keras import ops
 
-from tfprune.shrink import shrink
+from tfprune.shrinking.removal import shrink
 
 L = keras.layers
 

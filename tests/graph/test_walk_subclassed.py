@@ -6,8 +6,8 @@ from keras import ops
 
 import tfprune
 from tfprune.graph import channel_groups, functional, nested, walk
-from tfprune.report.profile import profile
-from tfprune.shrink import shrink
+from tfprune.graph.profiling import profile
+from tfprune.shrinking.removal import shrink
 
 L = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")

@@ -9,7 +9,7 @@ from networks import chain, dense, images, randomize
 from pages import Reader
 
 import tfprune
-from tfprune.export.reasons import FloatOperator
+from tfprune.exporting.reasons import FloatOperator
 from tfprune.html_report.facts import Facts, gather
 from tfprune.html_report.sections import sections
 

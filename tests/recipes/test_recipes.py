@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune.runtime import TFLiteModel
+from tfprune.tflite.model import TFLiteModel
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "recipes.md").read_text()

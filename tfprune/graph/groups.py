@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from tfprune.common.tables import Report, new_table
 from tfprune.graph.liveness import dead_labels, stranded
 from tfprune.graph.record import Binding, Role, Rule, Trace, connected_components
 from tfprune.graph.rules import find_rule
 from tfprune.graph.trace import trace
 from tfprune.graph.walk import nested, walk
-from tfprune.tables import Report, new_table
 
 Exclude = Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool] | None
 

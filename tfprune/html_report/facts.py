@@ -8,19 +8,19 @@ from typing import Any
 
 import keras
 
-from tfprune.export.operators import OperatorCount, count_operators
-from tfprune.export.reasons import FloatOperator, float_operators
-from tfprune.export.report import ExportReport
+from tfprune.exporting.export_report import ExportReport
+from tfprune.exporting.operators import OperatorCount, count_operators
+from tfprune.exporting.reasons import FloatOperator, float_operators
 from tfprune.graph import ChannelGroups, channel_groups, multiply_accumulates, nested, walk
 from tfprune.html_report.history import Curves, printable, read_history
-from tfprune.kernels import kernels
-from tfprune.masking import living_weights
-from tfprune.report.compare import compare
-from tfprune.report.comparison import Comparison
-from tfprune.report.entries import Entry
-from tfprune.report.file_costs import Costs
-from tfprune.report.opening import open_entries
+from tfprune.measure.comparing import compare
+from tfprune.measure.comparison import Comparison
+from tfprune.measure.entries import Entry
+from tfprune.measure.file_costs import Costs
+from tfprune.measure.opening import open_entries
+from tfprune.parts.kernels import kernels
 from tfprune.schedules import Schedule
+from tfprune.training.masks import living_weights
 
 
 @dataclass(frozen=True)

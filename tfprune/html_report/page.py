@@ -13,11 +13,11 @@ from xml.dom import minidom
 import keras
 import tensorflow as tf
 
-from tfprune.files import check_writable, write_atomically
+from tfprune.common.files import check_writable, write_atomically
 from tfprune.html_report.facts import gather
 from tfprune.html_report.plots import COLORS, Plot
 from tfprune.html_report.sections import Section, sections
-from tfprune.report.picture import SIGNATURE
+from tfprune.measure.picture import SIGNATURE
 
 _TEMPLATE = "page.html"
 _INKS = {"#ffffff": "paper", "#000000": "ink", "#333333": "ink", "#999999": "muted", "#dddddd": "grid"}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfprune.html_report.history import Curves, printable
-from tfprune.report.comparison import Comparison
-from tfprune.report.picture import SIGNATURE, Panel, Point, draw
+from tfprune.measure.comparison import Comparison
+from tfprune.measure.picture import SIGNATURE, Panel, Point, draw
 from tfprune.schedules import Schedule
 
 COLORS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")

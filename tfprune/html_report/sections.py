@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from tfprune.callbacks.layerwise_density import LOG_PREFIX
-from tfprune.export.report import ExportReport
+from tfprune.callbacks.monitors.layer_density import LOG_PREFIX
+from tfprune.exporting.export_report import ExportReport
 from tfprune.graph import ChannelGroups
 from tfprune.html_report import plots
 from tfprune.html_report.facts import ExportFacts, Facts, ModelFacts

@@ -5,13 +5,13 @@ from typing import Literal
 
 import keras
 
-from tfprune.cloning import compile_like, duplicate
-from tfprune.editing import Edit, in_order
 from tfprune.graph import Node, analyse, functional, is_graph
 from tfprune.graph.groups import resolve_exclude
+from tfprune.graph.residual import residual_branches
 from tfprune.graph.wiring import Wiring
-from tfprune.layers.residual import residual_branches
 from tfprune.layers.scaling_factor import Per, ScalingFactor
+from tfprune.rewriting.cloning import compile_like, duplicate
+from tfprune.rewriting.edits import Edit, in_order
 
 Where = Literal["blocks", "channels"] | Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool]
 

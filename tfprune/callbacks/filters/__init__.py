@@ -1,0 +1,11 @@
+"""Callbacks that zero whole filters, for `shrink` to remove."""
+
+from tfprune.callbacks.filters.base import FilterPruning
+from tfprune.callbacks.filters.fpgm import FPGM
+from tfprune.callbacks.filters.soft_filter_pruning import SoftFilterPruning
+
+__all__ = [
+    "FPGM",
+    "FilterPruning",
+    "SoftFilterPruning",
+]

@@ -1,0 +1,51 @@
+"""Soft filter pruning (SFP)."""
+
+from tfprune.callbacks.filters.base import FilterPruning, Scope
+from tfprune.common.checks import check_fraction
+from tfprune.criteria import l2_norm
+from tfprune.graph.groups import Exclude
+from tfprune.parts.channels import Stage
+
+
+class SoftFilterPruning(FilterPruning):
+    """Zero the filters with the smallest L2 norm after every epoch, and let them grow back in the next.
+
+    The network keeps its capacity while it trains, and learns to do without whichever filters are weak. A zeroed
+    filter grows back where a gradient reaches it: behind BatchNormalization whose beta lets ReLU pass, say. It
+    works from scratch and on a trained model (use a tenth of the learning rate then). Each group or layer of C
+    filters loses exactly floor(C * ratio). After the last epoch the pruned filters are zero throughout, and
+    `tfprune.shrink` removes them. That last step also drops the constants that their biases and BatchNormalization
+    still emitted, so train a few epochs more after shrinking.
+
+    Put it before callbacks that save or stop by the epoch's logs (`ModelCheckpoint`, `EarlyStopping`,
+    `CSVLogger`): they then see the pruned model and its `sparsity`.
+
+    Reference: He et al., Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks, IJCAI 2018,
+    https://arxiv.org/abs/1808.06866
+
+    Args:
+        ratio: The fraction of filters to prune, in [0, 1).
+        frequency: Prune every this many epochs, and always after the last.
+        scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
+            can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
+            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain.
+        exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
+
+    Raises:
+        ValueError: If an argument is out of range; when `fit` starts, if there is no layer to prune.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(
+    ...     np.ones((8, 4)), np.ones((8, 1)), epochs=2, verbose=0, callbacks=[SoftFilterPruning(0.5)])
+    >>> history.history["sparsity"]
+    [0.5, 0.5]
+    """
+
+    def __init__(self, ratio: float, *, frequency: int = 1, scope: Scope = "group", exclude: Exclude = None) -> None:
+        stages = [Stage(l2_norm, check_fraction("ratio", ratio))]
+        super().__init__(stages, frequency=frequency, scope=scope, mode="soft", exclude=exclude)

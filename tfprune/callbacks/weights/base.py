@@ -1,0 +1,433 @@
+"""What all callbacks that prune single weights share: which weights, when, by how much, and that zeros never leak."""
+
+import random
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, ClassVar, Literal, NoReturn
+
+import keras
+import numpy as np
+
+from tfprune.distributions import Distribution, uniform
+from tfprune.granularity import Granularity, Unstructured, prune_lowest
+from tfprune.graph.groups import Exclude
+from tfprune.parts.kernels import Kernel, kernels
+from tfprune.schedules import Schedule
+from tfprune.training.clock import UpdateClock
+from tfprune.training.masks import HeldMasks, held_by_others, recorded_mask
+from tfprune.training.step import CapturedGradients
+
+Overrides = Mapping[keras.layers.Layer, float] | Callable[[keras.layers.Layer], float | None] | None
+Arrays = dict[str, np.ndarray]
+"""Arrays by the name of a kernel."""
+
+
+class SparseTraining(keras.callbacks.Callback):
+    """Base of the callbacks that prune single weights and hold them at zero in every training step.
+
+    A subclass says with which masks training starts (`start_masks`) and what an update makes of them (`update_masks`).
+    This class finds the weights, counts the steps, asks for gradients where the subclass grows by them, holds the
+    masks, and logs `sparsity`, the fraction of weights that are pruned.
+
+    Masks travel with the weights (a pruned weight is -0.0, a living zero +0.0), and the place in the schedule follows
+    from the epoch at which `fit` starts. So a `fit` goes on where an earlier one ended after `save` and `load_model`
+    (give `initial_epoch`), and after `BackupAndRestore`, wherever it stands in the list of callbacks.
+
+    An update that falls due within `steps_per_execution` steps is made after them. New weights are not grown after the
+    last step of a `fit`, where they would not be trained, unless the schedule has an `end` beyond it: then training
+    goes on.
+
+    Args:
+        schedule: When masks are updated, and by how much.
+        distribution: How sparsity is split over layers.
+        granularity: What is pruned together.
+        exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
+        overrides: A sparsity of their own for some layers, which then count neither in the total nor for the others.
+        seed: Makes random choices repeatable.
+
+    Example:
+
+    >>> from tfprune.schedules import Constant
+    >>> class Fixed(SparseTraining):
+    ...     def start_masks(self, recorded, time):
+    ...         return self.random_masks(recorded, 0.5)
+    ...     def update_masks(self, weights, masks, gradients, time):
+    ...         return masks, {}
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> model.compile("sgd", "mse")
+    >>> callback = Fixed(Constant(0.0), uniform)
+    >>> model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0, callbacks=[callback]).history["sparsity"]
+    [0.5]
+    """
+
+    default_end: ClassVar[float | None] = None
+    """Where a schedule without an `end` ends, as a fraction of the training; `None` for never."""
+    gradients: ClassVar[Literal["none", "after_update", "instead_of_update"]] = "none"
+    """Whether an update needs the dense gradient of a training step, and whether that step moves the weights."""
+    rewires: ClassVar[bool] = True
+    """Whether an update only makes new connections, which would be pointless after the last step."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        distribution: Distribution,
+        granularity: Granularity | None = None,
+        exclude: Exclude = None,
+        overrides: Overrides = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.distribution = distribution
+        self.granularity = granularity or Unstructured()
+        self.exclude = exclude
+        self.overrides = overrides
+        # Drawn as Keras draws the seeds of its layers, so that keras.utils.set_random_seed makes it repeatable.
+        self.seed = random.randint(0, 2**31 - 1) if seed is None else _check_seed(seed)
+        self._kernels: dict[str, Kernel] = {}
+        self._own: dict[str, float] = {}
+        self._held: HeldMasks | None = None
+        self._captured: CapturedGradients | None = None
+        self._active = schedule
+
+    @abstractmethod
+    def start_masks(self, recorded: Arrays, time: int) -> Arrays:
+        """Return the masks with which training starts.
+
+        Args:
+            recorded: The masks that the weights carry from earlier training; all True where there was none.
+            time: The place in the schedule, in its unit.
+
+        Returns:
+            The masks by kernel name.
+        """
+
+    @abstractmethod
+    def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
+        """Return the masks after an update, and which weights start anew at zero.
+
+        Args:
+            weights: The weights by kernel name.
+            masks: The masks that hold now.
+            gradients: The dense gradients, if `gradients` asks for them; otherwise empty.
+            time: The place in the schedule, in its unit.
+
+        Returns:
+            The new masks, and bool arrays that are True where a weight starts anew; both by kernel name.
+        """
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the weights and check the schedule; errors come here, before time is spent."""
+        found = kernels(self.model, self.exclude)
+        _check_known(self.overrides, found)
+        own = {kernel.name: _override(self.overrides, kernel.layer) for kernel in found}
+        chosen = [kernel for kernel in found if not kernel.depthwise or own[kernel.name] is not None]
+        self._kernels = {kernel.name: kernel for kernel in chosen}
+        self._own = {name: value for name, value in own.items() if value is not None}
+        if not self._kernels:
+            raise ValueError(
+                f"{type(self).__name__} finds no weights to prune in {self.model.name!r}: it has no trainable layer "
+                "with a kernel that is not excluded. Depthwise kernels are pruned only if `overrides` names them."
+            )
+        self._check_sizes()
+        self._clock = UpdateClock(self.params, self.schedule.unit, self.gradients == "instead_of_update")
+        self._active = self._resolve(self.schedule, self.default_end)
+        self._warn_of_early_end()
+        self._held = self._captured = None
+        self._started = False
+        self._waiting: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start in the first epoch: later than `on_train_begin`, where `BackupAndRestore` loads weights."""
+        self._clock.start_epoch(epoch)
+        if not self._started:
+            self._start(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Ask for the gradient of a step that is to come, if an update will need it."""
+        num_steps = int(getattr(self.model, "steps_per_execution", 1))
+        self._clock.start_batch(batch, num_steps)
+        if self._captured is not None and self._waiting is None:
+            ahead = self._clock.last_due(self._due, self._clock.num_steps(batch + num_steps))
+            if ahead is not None:
+                self._captured.arm(ahead)
+                self._waiting = self._clock.time_of(ahead)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Update the masks if it is time."""
+        if self._captured is None:
+            ahead = self._clock.last_due(self._due, self._clock.num_steps(batch + 1))
+            if ahead is not None:
+                self._update(self._clock.time_of(ahead), {})
+        elif self._waiting is not None:
+            gradients = self._captured.take()
+            # In mixed precision a step whose gradients overflow is not made; then the next one serves.
+            if gradients is not None:
+                time, self._waiting = self._waiting, None
+                if self._due(time):
+                    self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
+        self._clock.end_batch(batch)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Update before validation, if the number of steps was not known."""
+        self._end_epoch()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Log the sparsity."""
+        self._end_epoch()
+        if logs is not None and self._held is not None:
+            logs["sparsity"] = self.sparsity
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Let the optimizer go; the zeros stay."""
+        if self._held is not None:
+            self._adopt_restored_weights()
+        self._release()
+
+    @property
+    def masks(self) -> Arrays:
+        """The masks that hold now, by kernel name."""
+        return {} if self._held is None else {n: self._held.masks[k.path] for n, k in self._kernels.items()}
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of pruned weights, over all layers that this callback prunes."""
+        masks = self.masks.values()
+        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks)
+
+    def prune(
+        self, scores: Arrays, sparsity: float, *, progress: float = 1.0, distribution: Distribution | None = None
+    ) -> Arrays:
+        """Return masks that prune the lowest scores, split over layers by the distribution.
+
+        Args:
+            scores: By kernel name; higher means keep.
+            sparsity: The fraction of all weights to prune, in [0, 1).
+            progress: How much of the sparsities in `overrides` is due.
+            distribution: Another distribution than the callback's own.
+
+        Returns:
+            The masks by kernel name.
+        """
+        units = {n: self.granularity.units(scores[n], kernel.input_axis) for n, kernel in self._kernels.items()}
+        split = {name: array for name, array in units.items() if name not in self._own}
+        counts = (distribution or self.distribution)(split, sparsity) if split else {}
+        for name, own in self._own.items():
+            counts |= uniform({name: units[name]}, own * progress)
+        kept = {name: prune_lowest(units[name], counts[name]) for name in self._kernels}
+        return {
+            name: self.granularity.expand(kept[name], scores[name].shape, kernel.input_axis)
+            for name, kernel in self._kernels.items()
+        }
+
+    def prune_smallest(self, weights: Arrays, masks: Arrays, sparsity: float, final: float) -> Arrays:
+        """Return masks without the smallest weights; what is pruned already stays pruned.
+
+        Args:
+            weights: By kernel name.
+            masks: The masks that hold now, by kernel name.
+            sparsity: The fraction of weights to prune now.
+            final: What it will be in the end: `overrides` follow in proportion.
+
+        Returns:
+            The masks by kernel name.
+        """
+        # Pruned weights rank below living zeros, so that they are counted first and stay pruned.
+        scores = {name: np.where(masks[name], np.abs(weight), -1.0) for name, weight in weights.items()}
+        chosen = self.prune(scores, sparsity, progress=sparsity / final if final else 1.0)
+        return {name: mask & masks[name] for name, mask in chosen.items()}
+
+    def random_masks(self, recorded: Arrays, sparsity: float) -> Arrays:
+        """Return random masks; or the recorded ones, if as many weights live in them.
+
+        They may be split otherwise over the layers, in which each number is rounded.
+
+        Args:
+            recorded: The masks that the weights carry.
+            sparsity: The fraction of weights to prune.
+
+        Returns:
+            The masks by kernel name.
+        """
+        masks = self.prune(self.random_scores(0), sparsity)
+        if all(mask.all() for mask in recorded.values()):
+            return masks
+        difference = sum(int(recorded[name].sum()) - int(mask.sum()) for name, mask in masks.items())
+        if abs(difference) <= len(masks):
+            return recorded
+        warnings.warn(
+            f"{self.model.name!r} was pruned before, to other numbers of weights than {type(self).__name__} holds. "
+            "It starts anew from a random mask.",
+            stacklevel=2,
+        )
+        return masks
+
+    def random_scores(self, time: int) -> Arrays:
+        """Return uniform random numbers for every weight, which depend on the seed, the kernel and the time only."""
+        return {
+            name: np.random.default_rng([self.seed, time, index]).random(kernel.variable.shape, dtype=np.float32)
+            for index, (name, kernel) in enumerate(self._kernels.items())
+        }
+
+    def _resolve(self, schedule: Schedule, fraction: float | None) -> Schedule:
+        """The schedule with an end."""
+        total = self._clock.total(schedule.unit)
+        if schedule.end is None and fraction is not None:
+            if total is None:
+                raise ValueError(
+                    f"{type(self).__name__} cannot tell when to end: the number of steps per epoch is unknown. Give "
+                    'the schedule an `end`, count in epochs (unit="epochs"), or pass steps_per_epoch to fit.'
+                )
+            end = round(total * fraction)
+            if end <= schedule.begin:
+                raise ValueError(
+                    f"{type(self).__name__} would begin at {schedule.begin} {schedule.unit}, but training has {total}, "
+                    f"and without an `end` the schedule ends at {end}. Begin earlier, train longer, or give an `end`."
+                )
+            schedule = schedule.with_end(end)
+        return schedule
+
+    def _warn_of_early_end(self) -> None:
+        schedule, total = self._active, self._clock.total(self._active.unit)
+        if total is not None and not self.rewires and schedule.end is not None and schedule.end > total:
+            warnings.warn(
+                f"{type(self).__name__} reaches its sparsity at {schedule.end} {schedule.unit}, but this fit ends at "
+                f"{total}, at a sparsity of {schedule.value(total):.3g}.",
+                stacklevel=2,
+            )
+
+    def _check_sizes(self) -> None:
+        for name, own in self._own.items():
+            if isinstance(own, bool) or not isinstance(own, Real) or not 0 <= own < 1:
+                raise ValueError(
+                    f"The sparsity that `overrides` gives {name!r} must be a number in [0, 1). Received: {own!r}."
+                )
+            self.granularity.check_sparsity(own)
+        for name, kernel in self._kernels.items():
+            try:
+                self.granularity.units(np.ones((1,) * len(kernel.variable.shape)), kernel.input_axis)
+            except ValueError as error:
+                raise ValueError(f"{name!r} cannot be pruned so. Leave it out with `exclude`, or: {error}") from error
+
+    def _start(self, epoch: int) -> None:
+        steps = self._clock.steps
+        if steps is None and epoch > 0 and self._active.unit == "steps":
+            raise ValueError(
+                f"{type(self).__name__} counts steps, but fit starts at epoch {epoch} and the number of steps per "
+                'epoch is unknown. Pass steps_per_epoch to fit, or count in epochs (unit="epochs").'
+            )
+        if steps is None and self._active.unit == "epochs" and self.gradients != "none":
+            raise ValueError(
+                f"{type(self).__name__} grows weights by the gradient of an epoch's last step, but the number of steps "
+                'per epoch is unknown. Pass steps_per_epoch to fit, or count in steps (unit="steps").'
+            )
+        self._started = True
+        others = held_by_others(self.model, self.params)
+        recorded = {
+            name: recorded_mask(kernel.variable) | ~others.get(kernel.path, np.True_)
+            for name, kernel in self._kernels.items()
+        }
+        self._weights()  # raises if they are not finite
+        masks = self.start_masks(recorded, self._clock.now)
+        self._held = HeldMasks(self.model, self._by_path(masks), self.params)
+        if self.gradients != "none":
+            self._captured = CapturedGradients(
+                self.model,
+                [kernel.variable for kernel in self._kernels.values()],
+                replaces_update=self.gradients == "instead_of_update",
+                run=self.params,
+            )
+
+    def _due(self, time: int) -> bool:
+        return self.due(time) and not (self.rewires and self.ends(self._active))
+
+    def ends(self, schedule: Schedule) -> bool:
+        """Whether training ends where an update would be made now.
+
+        Then `fit` does, and the schedule has no later `end` that says it will go on.
+        """
+        total = self._clock.total(schedule.unit)
+        return self._clock.ends and total is not None and (schedule.end is None or schedule.end <= total)
+
+    def due(self, time: int) -> bool:
+        """Whether masks are updated at a time, in the unit of the schedule."""
+        return self._active.due(time)
+
+    def _end_epoch(self) -> None:
+        if self._started and self._clock.end_epoch() and self._active.unit == "epochs" and self._due(self._clock.now):
+            self._update(self._clock.now, {})
+
+    def _update(self, time: int, gradients: Arrays) -> None:
+        assert self._held is not None
+        for name, gradient in gradients.items():
+            if not np.isfinite(gradient).all():
+                self._stop(f"The gradient of {name!r} is not finite")
+        masks, fresh = self.update_masks(self._weights(), self.masks, gradients, time)
+        self._held.update(self._by_path(masks), self._by_path(fresh))
+
+    def _weights(self) -> Arrays:
+        weights = {name: kernel.variable.numpy() for name, kernel in self._kernels.items()}
+        for name, value in weights.items():
+            if not np.isfinite(value).all():
+                self._stop(f"{name!r} has weights that are not finite")
+        return weights
+
+    def _stop(self, what: str) -> NoReturn:
+        self._release()
+        raise ValueError(
+            f"{what}, so {type(self).__name__} cannot rank them, and training stops. The masks are as they were. "
+            "Lower the learning rate, or clip gradients (clipnorm=1.0)."
+        )
+
+    def _release(self) -> None:
+        if self._captured is not None:
+            self._captured.detach()
+        if self._held is not None:
+            self._held.release()
+        self._held = self._captured = None
+
+    def _adopt_restored_weights(self) -> None:
+        """Keep the masks that weights carry which another callback has brought back from an earlier epoch."""
+        assert self._held is not None
+        held = self._held.masks
+        values = {kernel.path: kernel.variable.numpy() for kernel in self._kernels.values()}
+        revived = sum(int(((value != 0) & ~held[path]).sum()) for path, value in values.items())
+        earlier = {kernel.path: recorded_mask(kernel.variable) for kernel in self._kernels.values()}
+        if revived and all(mask.sum() == held[path].sum() for path, mask in earlier.items()):
+            self._held.masks |= earlier
+        elif revived:
+            self._held.update(dict(held))  # a weight that lives now, but did not then, is a living zero
+            warnings.warn(
+                f"Another callback has brought back weights from before {type(self).__name__} had pruned as far as it "
+                f"did: {revived} weights that were alive then are zero now. Let early stopping begin after the "
+                "schedule ends (EarlyStopping(start_from_epoch=...)).",
+                stacklevel=2,
+            )
+
+    def _by_path(self, arrays: Arrays) -> Arrays:
+        return {self._kernels[name].path: array for name, array in arrays.items()}
+
+
+def _check_known(overrides: Overrides, found: Sequence[Kernel]) -> None:
+    if isinstance(overrides, Mapping):
+        known = {id(kernel.layer) for kernel in found}
+        unknown = [layer.name for layer in overrides if id(layer) not in known]
+        if unknown:
+            raise ValueError(
+                f"`overrides` names layers that have no weights to prune in this model, or are excluded: {unknown}. "
+                "Give it the layer objects of the model that is trained, such as model.get_layer(...)."
+            )
+
+
+def _override(overrides: Overrides, layer: keras.layers.Layer) -> float | None:
+    if overrides is None:
+        return None
+    return overrides(layer) if callable(overrides) else overrides.get(layer)
+
+
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number that is not negative, or None. Received: {seed!r}.")
+    return seed

@@ -1,0 +1,107 @@
+"""GraNet: gradual pruning with zero-cost neuroregeneration."""
+
+import math
+
+from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
+from tfprune.callbacks.weights.rigl import grow_by_gradient
+from tfprune.common.checks import check_fraction
+from tfprune.distributions import erdos_renyi_kernel, global_
+from tfprune.graph.groups import Exclude
+from tfprune.schedules import Cosine, Polynomial, Schedule
+
+
+class GraNet(SparseTraining):
+    """Prune the smallest weights of the whole network step by step, and let each layer regenerate after every step.
+
+    Training starts half dense (a random mask, denser in small layers) or dense. Every `frequency` steps the smallest
+    weights of all layers together are pruned as far as the cubic schedule says; then each layer drops a fraction of
+    its smallest weights and grows as many where the gradient of the last batch is largest. Pruning ends halfway
+    through training by default, regeneration goes on to the end.
+
+    Reference: Liu et al., Sparse Training via Boosting Pruning Plasticity with Neuroregeneration, NeurIPS 2021,
+    https://arxiv.org/abs/2106.10404
+
+    Args:
+        sparsity: The final sparsity, in [0, 1), which starts at 0.5; or a schedule: `Polynomial(0.9, initial=0.0)`
+            starts dense.
+        drop: Which fraction of each layer's living weights is replaced; it counts in the schedule's unit. By default
+            a cosine from 0.5 to 0.005 over the whole training, as often as the schedule prunes.
+        exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
+        overrides: Final sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a
+            dict from layer to sparsity, or a function that returns one or None. They count apart from all others.
+        seed: Makes the first mask repeatable; by default it follows `keras.utils.set_random_seed`.
+
+    Raises:
+        ValueError: If an argument is out of range; when `fit` starts, if there is nothing to prune or the schedule
+            does not fit into the training; during training, if weights or gradients are not finite.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> callback = GraNet(Polynomial(0.75, initial=0.5, frequency=2), seed=1)
+    >>> history = model.fit(np.ones((8, 4)), np.ones((8, 1)), batch_size=1, verbose=0, callbacks=[callback])
+    >>> history.history["sparsity"]
+    [0.75]
+    """
+
+    default_end = 0.5
+    gradients = "after_update"
+    rewires = False  # it prunes too
+
+    def __init__(
+        self,
+        sparsity: float | Polynomial,
+        *,
+        drop: Schedule | None = None,
+        exclude: Exclude = None,
+        overrides: Overrides = None,
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(sparsity, Polynomial):
+            sparsity = Polynomial(check_fraction("sparsity", sparsity), initial=min(0.5, sparsity))
+        if drop is None:
+            drop = Cosine(0.5, final=0.005, begin=sparsity.begin, frequency=sparsity.frequency, unit=sparsity.unit)
+        if drop.unit != sparsity.unit:
+            raise ValueError(
+                f"drop and sparsity must count in one unit. Received: {drop.unit!r} and {sparsity.unit!r}."
+            )
+        super().__init__(sparsity, global_, None, exclude, overrides, seed)
+        self.drop = drop
+        self._initial = sparsity.initial
+        self._final = sparsity.final
+
+    def on_train_begin(self, logs: dict[str, object] | None = None) -> None:
+        """Find the weights and check both schedules."""
+        super().on_train_begin(logs)
+        self._dropping = self._resolve(self.drop, 1.0)
+
+    def start_masks(self, recorded: Arrays, time: int) -> Arrays:
+        """Choose at random, or go on with what the weights carry."""
+        # A dense start stays dense until the first update, also where training goes on in between.
+        if not self._initial or not all(mask.all() for mask in recorded.values()):
+            return recorded
+        sparsity = self._active.value(time)
+        progress = sparsity / self._final
+        return self.prune(self.random_scores(0), sparsity, progress=progress, distribution=erdos_renyi_kernel)
+
+    def due(self, time: int) -> bool:
+        """When there is something to prune or to regenerate."""
+        return self._active.due(time) or self._regenerates(time)
+
+    def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
+        """Prune the smallest weights of all layers, then regenerate each layer."""
+        # A time after the end makes up for a last pruning that fell due within the same `steps_per_execution`.
+        if self._active.due(time) or time > (self._active.end or time):
+            masks = self.prune_smallest(weights, masks, self._active.value(time), self._final)
+        if not self._regenerates(time):
+            return masks, {}
+        fraction = self._dropping.value(time)
+        counts = {name: math.ceil(round(mask.sum() * fraction, 9)) for name, mask in masks.items()}
+        return grow_by_gradient(weights, masks, gradients, counts)
+
+    def _regenerates(self, time: int) -> bool:
+        """New weights would be pointless after the last step."""
+        return self._dropping.due(time) and not self.ends(self._dropping)

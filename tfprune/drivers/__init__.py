@@ -1,0 +1,1 @@
+"""Longer works made of phases."""

@@ -1,0 +1,65 @@
+"""What can be asked of `compress`, for those who want to choose after all."""
+
+from dataclasses import dataclass, fields
+
+from tfprune.common.checks import check_count
+from tfprune.measure.scores import Metric
+
+_IGNORED = ("metric", "max_drop", "overwrite", "restart", "progress")  # by the files of a training that goes on
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """The rarer wishes to `compress`.
+
+    Attributes:
+        steps: In how many steps channels are removed, each followed by fine-tuning.
+        learning_rate: The rate at which each fine-tuning starts; it falls to zero along a cosine. None for half of
+            the one that the model is compiled with (of a schedule: of its highest rate).
+        quantize_learning_rate: The same for quantization-aware training. None for a tenth of `learning_rate`.
+        batch_size: Samples per batch, for arrays.
+        metric: What validation measures, higher is better: None for top-1 accuracy; otherwise a
+            `keras.metrics.Metric`, or a function of `y_true` and `y_pred` that returns a number.
+        max_drop: By how much the metric may fall from the dense model to the file; the report says whether it did.
+        io_dtype: dtype of the file's float inputs and outputs: `"int8"`, `"uint8"` or `"float32"`.
+        seed: Makes the order of arrays, their split and what layers draw repeatable.
+        overwrite: Whether to replace a file at `path`.
+        restart: Whether to delete what an earlier, unfinished call left, instead of going on from there.
+        progress: Whether to say on stderr how far the work is.
+
+    Example:
+
+    >>> CompressOptions(steps=2, max_drop=0.01).learning_rate is None
+    True
+    """
+
+    steps: int = 3
+    learning_rate: float | None = None
+    quantize_learning_rate: float | None = None
+    batch_size: int = 32
+    metric: Metric | None = None
+    max_drop: float | None = None
+    io_dtype: str = "int8"
+    seed: int = 0
+    overwrite: bool = False
+    restart: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            check_count(name, getattr(self, name))
+        for name in ("learning_rate", "quantize_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+                raise ValueError(f"{name} must be a number above 0, or None for the default. Received: {rate!r}.")
+        if self.max_drop is not None and not (isinstance(self.max_drop, int | float) and self.max_drop >= 0):
+            raise ValueError(
+                f"max_drop must be a number of at least 0, such as 0.01 for one point of accuracy. "
+                f"Received: {self.max_drop!r}."
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be a whole number from 0 to 2**31 - 1. Received: {self.seed!r}.")
+
+    def settings(self) -> dict[str, object]:
+        """Return what the files depend on, as plain values."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _IGNORED}

@@ -1,0 +1,170 @@
+"""From a budget to the number of operations that a network may have: by counting, by exporting, by timing."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from tfprune.drivers.compression.data import Data
+from tfprune.drivers.compression.display import Display
+from tfprune.exporting import ExportOptions, export
+from tfprune.exporting.inputs import Samples, input_specs
+from tfprune.graph.profiling import profile
+from tfprune.measure import benchmark
+from tfprune.measure.entries import KerasEntry
+from tfprune.quantization import quantize_aware
+from tfprune.shrinking.one_shot import Budget, prune_channels
+
+COUNTED = ("parameters", "macs")
+"""What of a budget can be counted without a file."""
+
+_RUNS = 100
+_MEASUREMENTS = 6
+_CLOSE = 0.97  # of the limit: near enough to stop measuring
+_NARROWEST = 1 - 2.0**-11
+_ANY_ERROR = 1e9  # the file of a network that is yet to be trained is for weighing only
+
+
+class Int8Files:
+    """Int8 files of networks of various widths: what they weigh, and how long they take.
+
+    Size and time depend on the widths only, not on the weights, so there is one file for all networks of the same.
+
+    Args:
+        folder: Where the files are kept.
+        data: Data, whose first batch gives the files some ranges.
+        io_dtype: dtype of the files' inputs and outputs.
+        display: Told of every export.
+    """
+
+    def __init__(self, folder: Path, data: Data, io_dtype: str, display: Display) -> None:
+        self._folder, self._data, self._io_dtype, self._display = folder, data, io_dtype, display
+
+    def path(self, model: keras.Model) -> Path:
+        """Return the file of a model as wide as this one."""
+        shapes = str([tuple(weight.shape) for weight in model.weights])
+        path = self._folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_int8(model, path, KerasEntry("model", model).samples(self._data.first()[0]), self._io_dtype)
+            self._display.say(f"    {profile(model).macs:,} MACs make an int8 file of {path.stat().st_size:,} B")
+        return path
+
+    def size(self, model: keras.Model) -> float:
+        """Return the size of its file in bytes."""
+        return float(self.path(model).stat().st_size)
+
+    def latency(self, model: keras.Model, dense: keras.Model) -> float:
+        """Return the median latency of its file, as a fraction of that of another model's, measured in turns."""
+        return latency_ratio(self.path(dense), self.path(model))
+
+
+def write_int8(model: keras.Model, path: Path, samples: Samples, io_dtype: str) -> None:
+    """Write the int8 file of an untrained model, made in the way in which that of the trained one will be."""
+    aware = quantize_aware(model)
+    tensors = list(samples.values())
+    aware(keras.tree.pack_sequence_as(aware.input, tensors), training=True)  # gives the ranges a start
+    renamed = dict(zip(input_specs(aware), tensors, strict=True))
+    options = ExportOptions(tolerance=_ANY_ERROR, max_samples=2)
+    export(aware, path, quantize="int8", calibration=renamed, io_dtype=io_dtype, overwrite=True, options=options)
+
+
+def latency_ratio(dense: Path, path: Path) -> float:
+    """Return the median latency of a file as a fraction of another's."""
+    return benchmark(dense, path, runs=_RUNS).files[1].ratio
+
+
+def find_macs(model: keras.Model, budget: Budget, files: Int8Files) -> tuple[int, dict[str, float]]:
+    """Return how many operations a network may have to meet a budget, and the budget in absolute numbers.
+
+    Args:
+        model: The dense model.
+        budget: The budget.
+        files: To measure what cannot be counted.
+
+    Returns:
+        Multiply-accumulates, those of the dense model if it meets the budget; and the limits, that on latency as a
+        fraction of the dense int8 file's.
+
+    Raises:
+        ValueError: If the budget cannot be met.
+    """
+    dense = profile(model)
+    limits = budget.limits()
+    found = {"parameters": dense.parameters, "macs": dense.macs}
+    if "file_bytes" in limits and limits["file_bytes"] < 1:
+        found["file_bytes"] = int(files.size(model))
+    limits = {name: limit * found[name] if limit < 1 and name in found else limit for name, limit in limits.items()}
+    counted = {name: limit for name, limit in limits.items() if name in COUNTED}
+    macs = dense.macs
+    if counted:
+        macs = profile(prune_channels(model, target=Budget(**{name: max(1, v) for name, v in counted.items()}))).macs
+    if "file_bytes" in limits:
+        macs = _search(model, macs, "file_bytes", limits["file_bytes"], lambda small: _at_most(files.size(small)))
+    if "latency" in limits:
+        macs = _search(model, macs, "latency", limits["latency"], lambda small: files.latency(small, model))
+    return macs, limits
+
+
+def narrow(model: keras.Model, macs: int, limits: dict[str, float], files: Int8Files) -> keras.Model:
+    """Prune a model to a number of operations, and further until its file is small enough.
+
+    Which channels go depends on the weights, and how many of each layer a little too.
+
+    Args:
+        model: The model.
+        macs: Multiply-accumulates.
+        limits: The budget; of it the number of weights and the size of the file are looked at.
+        files: To weigh the file.
+
+    Returns:
+        The pruned model.
+
+    Raises:
+        ValueError: If that cannot be reached.
+    """
+    weights = {"parameters": limits["parameters"]} if "parameters" in limits else {}
+    while True:
+        small = prune_channels(model, target=Budget(macs=macs, **weights))
+        if "file_bytes" not in limits or _at_most(files.size(small)) <= limits["file_bytes"]:
+            return small
+        macs = int(0.99 * profile(small).macs)
+
+
+def _at_most(num_bytes: float) -> int:
+    """What a file may weigh in the end: Keras counts names up, and `range_10` is longer than `range_9`."""
+    return int(1.005 * num_bytes) + 64
+
+
+def _search(model: keras.Model, macs: int, name: str, limit: float, measure: Callable[[keras.Model], float]) -> int:
+    """The most operations, up to `macs`, with which a measurement is within its limit: few of them, as each is slow."""
+
+    def pruned(count: float) -> keras.Model:
+        return prune_channels(model, target=Budget(macs=max(1.0, count)))
+
+    widest = model if macs == profile(model).macs else pruned(macs)
+    most = measure(widest)
+    if most <= limit:
+        return macs
+    narrowest = prune_channels(model, _NARROWEST)
+    low, least = profile(narrowest).macs, measure(narrowest)
+    if least > limit:
+        raise ValueError(
+            f"A budget of {name}={limit:.6g} cannot be met: with one channel left in every group it is {least:.6g}. "
+            "Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
+        )
+    high = macs
+    for _ in range(_MEASUREMENTS):
+        if least >= _CLOSE * limit or high - low <= 1:
+            break
+        share = (limit - least) / (most - least)  # on the line between the two
+        middle = profile(pruned(low + (high - low) * min(max(share, 0.1), 0.9))).macs
+        if middle <= low:
+            break
+        value = measure(pruned(middle))
+        if value <= limit:
+            low, least = middle, value
+        else:
+            high, most = middle, value
+    return low

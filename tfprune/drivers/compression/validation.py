@@ -1,0 +1,88 @@
+"""What a model is worth on the validation data, and whether model and data fit each other at all."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfprune.drivers.compression.data import Data
+from tfprune.graph import check_traceable, functional
+from tfprune.measure.entries import KerasEntry
+from tfprune.measure.samples import batches
+from tfprune.measure.scores import Metric, make_score
+from tfprune.shrinking.one_shot import prune_channels
+
+
+class Validation:
+    """Measures models on data, in the way in which `compare` does.
+
+    Args:
+        data: Arrays `(x, y)`, or a dataset of batches.
+        metric: What to measure; None for accuracy.
+    """
+
+    def __init__(self, data: Any, metric: Metric | None) -> None:
+        self._data, self._metric = data, metric
+
+    def score(self, model: keras.Model) -> float:
+        """Return the score of a model."""
+        entry = KerasEntry("model", model)
+        score = make_score(self._metric, entry.outputs[0])
+        for x, y in batches(self._data, None):
+            score.check(y)
+            score.add(y, entry.predict(entry.samples(x)))
+        return score.result()
+
+
+def check_model(model: keras.Model) -> None:
+    """Raise if a model cannot be compressed, before any work is spent on it.
+
+    Args:
+        model: What the user gave.
+
+    Raises:
+        TypeError: If it is not a Keras 3 model.
+        ValueError: If it is not built, not compiled, has several outputs, or weights that are not finite.
+    """
+    check_traceable(model)
+    if not model.compiled:
+        raise ValueError(
+            f"The model {model.name!r} is not compiled: loss, metrics and optimizer for fine-tuning are taken from "
+            "there. Compile it as for its training: model.compile(optimizer, loss, metrics=[...])."
+        )
+    outputs = functional(model).outputs
+    if len(outputs) != 1:
+        raise ValueError(f"Expected a model with one output. Received: {model.name!r} with {len(outputs)}.")
+    broken = [weight.path for weight in model.weights if not _is_finite(weight)]
+    if broken:
+        raise ValueError(f"These weights of {model.name!r} hold NaN or infinite values: {broken}. Train it anew.")
+
+
+def check_fit(model: keras.Model, data: Data) -> None:
+    """Raise if nothing of a model can be pruned, or data does not fit it or its loss; the model is not changed.
+
+    Args:
+        model: The model.
+        data: The data.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    copy = prune_channels(model, 0.0)
+    for x, y in (data.first(), next(batches(data.validation, None))):
+        samples = KerasEntry(model.name, copy).samples(x)
+        given = samples if isinstance(x, dict) else next(iter(samples.values()))
+        try:
+            loss = float(copy.test_on_batch(given, y, return_dict=True)["loss"])
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"The data does not fit the loss or the metrics that {model.name!r} is compiled with; its labels have "
+                f"the shape {y.shape} and dtype {y.dtype}. {error}"
+            ) from error
+        if not math.isfinite(loss):
+            raise ValueError(f"The loss on the first samples is {loss}. Are the labels {y[:5].tolist()} right?")
+
+
+def _is_finite(weight: keras.Variable) -> bool:
+    return not keras.backend.is_float_dtype(weight.dtype) or bool(keras.ops.all(keras.ops.isfinite(weight.value)))

@@ -1,0 +1,169 @@
+"""A Keras model as the bytes of a `.tflite` file.
+
+The road is `keras.export.ExportArchive` -> SavedModel -> `TFLiteConverter`. The shorter ones were tried:
+`from_keras_model` and `model.export(format="litert")` leave the batch open and print; `from_concrete_functions`
+keeps unfrozen variables with its `trackable_obj`, and is deprecated and without a signature otherwise.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.exporting.inputs import Samples, call, input_specs
+from tfprune.exporting.modes import MODES, Mode
+from tfprune.exporting.signature import name_outputs
+from tfprune.exporting.sparsity import finish_sparse
+from tfprune.exporting.weight_only import quantize_weights
+from tfprune.graph import functional
+from tfprune.quantization import is_quantize_aware, lowered
+from tfprune.rewriting.cloning import copy_adapted_state, made_from_config
+
+SIGNATURE = "serving_default"
+_CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
+
+
+def to_tflite(
+    model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool = False
+) -> bytes:
+    """Return `model` as a `.tflite` file with a static batch of 1. The model itself stays as it is.
+
+    Args:
+        model: A built model with known inputs.
+        quantize: The mode: a key of `MODES`.
+        samples: Calibration samples; needed for modes that are calibrated, but for a quantize-aware model.
+        io_dtype: dtype of the file's float inputs and outputs: one of the mode's doors.
+        sparse: Whether to store kernels sparse where that makes them smaller.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ValueError: If a model with loops or branches is to be calibrated, or `sparse` makes nothing smaller.
+        RuntimeError: If the converter refuses the model.
+    """
+    content = name_outputs(_convert(model, quantize, samples, io_dtype, sparse), model)
+    if MODES[quantize].weight_bits:
+        content = quantize_weights(content, MODES[quantize].weight_bits)
+    return finish_sparse(content) if sparse else content
+
+
+def _convert(model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool) -> bytes:
+    mode = MODES[quantize]
+    source = lowered(model) if is_quantize_aware(model) else model
+    with tempfile.TemporaryDirectory() as folder:
+        forward = _save(float32_twin(source), list(input_specs(model).values()), folder)
+        if samples is not None and mode.is_calibrated:
+            _refuse_control_flow(model, forward, quantize)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        _set_up(converter, mode, samples, io_dtype, sparse)
+        with warnings.catch_warnings():
+            # the converter's own calibrator uses the interpreter that TensorFlow is about to drop
+            warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+            try:
+                return converter.convert()
+            except Exception as error:  # the converter's ConverterError is private and derives from Exception
+                raise RuntimeError(_explain(model, quantize, error)) from error
+
+
+def float32_twin(model: keras.Model) -> keras.Model:
+    """Return `model`, or if it computes in half precision a float32 copy with the same weights.
+
+    The runtime has no half-precision kernels, so the converter refuses such a model as it is.
+
+    Args:
+        model: A built model, functional or sequential.
+
+    Returns:
+        The model itself if all of its layers compute in float32.
+    """
+    if not uses_half_precision(model):
+        return model
+    pairs: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def float32_copy(layer: keras.Layer) -> keras.Layer:
+        copy = made_from_config(layer, _as_float32(layer.get_config())[0])
+        pairs.append((layer, copy))
+        return copy
+
+    twin = keras.models.clone_model(model, clone_function=float32_copy, recursive=True)
+    twin.set_weights(model.get_weights())
+    for layer, copy in pairs:
+        copy_adapted_state(layer, copy)
+    return twin
+
+
+def uses_half_precision(model: keras.Model) -> bool:
+    """Return whether any layer of `model` computes in float16 or bfloat16."""
+    return _as_float32(model.get_config())[1]
+
+
+def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
+    forward = tf.function(lambda *tensors: call(model, list(tensors)), input_signature=specs, autograph=False)
+    concrete = forward.get_concrete_function()
+    archive = keras.export.ExportArchive()
+    archive.track(functional(model))  # without its optimizer, whose state need not be savable
+    archive.add_endpoint(SIGNATURE, forward)
+    archive.write_out(folder, verbose=False)
+    return concrete
+
+
+def _refuse_control_flow(model: keras.Model, forward: Any, quantize: str | None) -> None:
+    graph = forward.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    found = sorted({node.op for node in nodes} & _CONTROL_FLOW)
+    if found:  # the converter's calibrator does not raise on these, it kills the process (TensorFlow 2.21)
+        raise ValueError(
+            f"Model {model.name!r} has loops or branches ({', '.join(found)}), which cannot be calibrated for "
+            f"quantize={quantize!r}. "
+            'Build its recurrent layers with unroll=True, or use quantize="dynamic" or "float16".'
+        )
+
+
+def _set_up(converter: Any, mode: Mode, samples: Samples | None, io_dtype: str, sparse: bool) -> None:
+    optimizations = [tf.lite.Optimize.DEFAULT] if mode.optimizes else []
+    converter.optimizations = [*optimizations, *([tf.lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else [])]
+    # One scale per Dense kernel, for runtimes that many devices have: tflite-runtime 2.14 refuses per-channel ones
+    # in dynamic-range files; in int8 files it runs them, but the operator's version does not mention them, so a
+    # runtime without them could not tell. It costs about 5% more int8 error, and the option has no public name.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    if mode.types:
+        converter.target_spec.supported_types = list(mode.types)
+    if mode.is_calibrated:
+        if samples is not None:
+            converter.representative_dataset = lambda: _one_by_one(samples)
+            converter.target_spec.supported_ops = list(mode.operator_sets)
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io_dtype)
+
+
+def _one_by_one(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
+    for row in range(len(next(iter(samples.values())))):
+        yield {name: array[row : row + 1] for name, array in samples.items()}
+
+
+def _explain(model: keras.Model, quantize: str | None, error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    names = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
+    reason = "; ".join(f"LiteRT lacks the {line}" for line in names) or lines[0][:300]
+    return (
+        f"TensorFlow's converter could not convert model {model.name!r} with quantize={quantize!r}: {reason}. "
+        "Replace the layer that it names by one that LiteRT has, or try another quantize mode."
+    )
+
+
+def _as_float32(config: Any) -> tuple[Any, bool]:
+    """Return a config with float32 in place of every half-precision policy, and whether there was one."""
+    if isinstance(config, list | tuple):
+        parts = [_as_float32(part) for part in config]
+        return type(config)([part for part, _ in parts]), any(changed for _, changed in parts)
+    if not isinstance(config, dict):
+        return config, False
+    name = config.get("config", {}).get("name", "") if config.get("class_name") == "DTypePolicy" else ""
+    if name.endswith("float16"):  # float16, bfloat16, mixed_float16, mixed_bfloat16
+        return {**config, "config": {**config["config"], "name": "float32"}}, True
+    items = {key: _as_float32(value) for key, value in config.items()}
+    return {key: value for key, (value, _) in items.items()}, any(changed for _, changed in items.values())

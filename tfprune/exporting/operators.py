@@ -1,0 +1,75 @@
+"""What is inside a `.tflite` file: its operators and the zeros of its kernels, by the public schema."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfprune.exporting.stored_kernels import stored_kernels
+from tfprune.tflite.unpacking import operator_name, type_name, unpack
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How often one operator occurs; `dtype` is a float type if any tensor it reads or writes is one."""
+
+    name: str
+    dtype: str
+    count: int
+
+
+def count_operators(content: bytes) -> tuple[OperatorCount, ...]:
+    """Return the operators of all graphs in a `.tflite` file, most frequent first.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        One entry per operator and dtype.
+    """
+    model = unpack(content)
+    counts: Counter[tuple[str, str]] = Counter()
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            name = operator_name(model, operator)
+            tensors = [graph.tensors[i] for i in [*operator.outputs, *operator.inputs] if i >= 0]
+            types = [type_name(tensor) for tensor in tensors]
+            counts[name, next((kind for kind in types if "float" in kind), types[0])] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(OperatorCount(name, dtype, count) for (name, dtype), count in ordered)
+
+
+def zero_fraction(content: bytes) -> float:
+    """Return the fraction of exact zeros among the stored kernels (constants of two or more axes).
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        Between 0 and 1; 0 if the file has no kernels.
+    """
+    kernels = list(stored_kernels(unpack(content)))
+    entries = sum(kernel.size for kernel in kernels)
+    zeros = entries - sum(int(np.count_nonzero(kernel)) for kernel in kernels)
+    return zeros / entries if entries else 0.0
+
+
+def output_scales(content: bytes) -> dict[int, float]:
+    """Return the steps behind the float outputs of an int8 file: the scale of what is dequantised there.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        Scale by index of the output tensor; outputs that are not dequantised are left out.
+    """
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    scales = {}
+    for operator in graph.operators or []:
+        if operator.outputs[0] not in graph.outputs or operator_name(model, operator) != "DEQUANTIZE":
+            continue
+        quantization = graph.tensors[operator.inputs[0]].quantization
+        if quantization is not None and quantization.scale is not None:  # None where float16 becomes float32
+            scales[int(operator.outputs[0])] = float(quantization.scale[0])
+    return scales

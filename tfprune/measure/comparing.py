@@ -1,0 +1,137 @@
+"""Models and files side by side: what each is worth, and what it costs."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from tfprune.measure.benchmarking import FileTiming, time_in_turns
+from tfprune.measure.comparison import ComparedModel, Comparison, Latency
+from tfprune.measure.entries import Entry
+from tfprune.measure.memory import peak_memory
+from tfprune.measure.opening import open_entries
+from tfprune.measure.samples import Batch, batches
+from tfprune.measure.scores import Metric, Score, make_score
+
+_WARMUP, _STARTS = 5, 5
+
+
+def compare(
+    models: Any,
+    data: Any,
+    *,
+    metric: Metric | None = None,
+    max_samples: int | None = None,
+    runs: int = 50,
+    progress: bool = True,
+) -> Comparison:
+    """Measure Keras models and `.tflite` files on the same data and machine: accuracy, size, MACs, latency, memory.
+
+    The first entry is the baseline of all ratios. A Keras model predicts in batches, and stands with the size, latency
+    and memory of the float32 `.tflite` that `export` makes of it; a `.tflite` file runs as it is, sample by sample.
+    Files are timed in turns, as in `benchmark`, loaded five times over, with one thread and then with all cores. All of
+    it is of this machine: a phone's latencies differ, and so do their ratios.
+
+    Args:
+        models: A list, or a dict from names, of built Keras models with one output, paths of `.keras` files (loaded in
+            safe mode) and paths of `.tflite` files.
+        data: What accuracy is measured on: a tuple `(x, y)` of arrays, or a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or another iterable of batches `(x, y)`. `x` is scaled as in training, real numbers
+            also for int8 files; for several inputs a dict by input name. `y` are integer or one-hot labels. Read once.
+        metric: None for top-1 accuracy; otherwise a `keras.metrics.Metric`, whose state is reset, or a function
+            of `y_true` and `y_pred` that returns a number. Outputs of all samples are then kept in memory.
+        max_samples: Use at most this many samples: evenly spread over arrays, the first ones of a dataset.
+        runs: Timed runs of each file.
+        progress: Whether to show on stderr, if it is a terminal, how far the work is.
+
+    Returns:
+        One row per entry, in the order given. Print it for a table; `plot(path)` draws it, `save(path)` keeps it.
+
+    Raises:
+        TypeError: If an entry is no Keras 3 model and no path, or the data or the metric has another form.
+        FileNotFoundError: If there is no file at a path.
+        ValueError: If there is nothing to compare, a file is damaged or of another kind, the outputs of the models
+            differ, the data does not fit them, or a number is too small.
+        RuntimeError: If a model cannot be converted, or a file cannot run on this machine.
+        ExportMismatchError: If the `.tflite` of a Keras model computes something else.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    >>> model.set_weights([np.eye(2)])
+    >>> result = compare({"identity": model}, (np.eye(2), np.array([0, 0])), runs=1)
+    >>> result.models[0].name, result.models[0].score, result.models[0].macs
+    ('identity', 0.5, 4)
+    """
+    if runs < 1:
+        raise ValueError(f"runs must be 1 or more. Received: {runs}.")
+    entries = open_entries(models)
+    scores = [make_score(metric, entry.outputs[0]) for entry in entries]
+    if isinstance(data, tuple) and len(data) == 2:
+        scores[0].check(np.asarray(data[1]))  # all labels, before the work
+    source = batches(data, max_samples)
+    first = next(source)
+    scores[0].check(first[1])
+    samples = [entry.samples(first[0]) for entry in entries]
+    costs = [entry.costs() for entry in entries]
+    with _display(progress) as display, tempfile.TemporaryDirectory() as folder:
+        files = [
+            entry.file(Path(folder) / f"{index}.tflite", samples[index])
+            for index, entry in enumerate(display.track(entries, description="files"))
+        ]
+        num_samples = _evaluate(entries, scores, itertools.chain([first], source), display)
+        results = [score.result() for score in scores]
+        counts = sorted({1, _num_cores()})
+        timings = {
+            count: time_in_turns([str(path) for path in files], runs, _WARMUP, count, _STARTS)
+            for count in display.track(counts, description="latency")
+        }
+        memory = [peak_memory(path) for path in display.track(files, description="memory")]
+    rows = zip(entries, results, costs, timings[counts[0]], timings[counts[-1]], memory, strict=True)
+    compared = tuple(
+        ComparedModel(
+            name=entry.name,
+            score=result,
+            **cost._asdict(),
+            file_bytes=one.file_bytes,
+            gzip_bytes=one.gzip_bytes,
+            latency=_latency(one, counts[0]),
+            latency_all_cores=_latency(every, counts[-1]),
+            memory_bytes=peak,
+        )
+        for entry, result, cost, one, every, peak in rows
+    )
+    return Comparison(compared, scores[0].name, num_samples, runs)
+
+
+def _evaluate(entries: list[Entry], scores: Sequence[Score], source: Iterable[Batch], display: Progress) -> int:
+    """Show every batch to every entry, so that data that is shuffled or read once is the same for all."""
+    num_samples = 0
+    for x, y in display.track(source, description=scores[0].name):
+        for entry, score in zip(entries, scores, strict=True):
+            score.add(y, entry.predict(entry.samples(x)))
+        num_samples += len(y)
+    return num_samples
+
+
+def _latency(timing: FileTiming, num_threads: int) -> Latency:
+    ratios = (timing.ratio, timing.ratio_low, timing.ratio_high)
+    return Latency(num_threads, timing.median_ms, timing.p90_ms, *ratios)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _display(wanted: bool) -> Progress:
+    """Return a progress display that draws only when it is told to: a thread that redraws would disturb the timing."""
+    console = Console(stderr=True)
+    return Progress(console=console, auto_refresh=False, transient=True, disable=not (wanted and console.is_terminal))

@@ -1,0 +1,98 @@
+"""From what the user gives `compare` to entries that are loaded, named and fit each other."""
+
+import itertools
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune.measure.entries import Entry, FileEntry, KerasEntry
+
+
+def open_entries(models: Any) -> list[Entry]:
+    """Return what is to be compared, loaded and named.
+
+    Args:
+        models: A dict from name to model or path, or an iterable of models and paths.
+
+    Returns:
+        The entries, in the order given.
+
+    Raises:
+        TypeError: If something is neither a Keras 3 model nor a path.
+        ValueError: If there is nothing, a suffix is unknown, a file is damaged, or the outputs differ.
+        FileNotFoundError: If there is no file at a path.
+        IsADirectoryError: If a path is a folder.
+    """
+    if isinstance(models, Mapping):
+        named = {str(name): model for name, model in models.items()}
+    elif isinstance(models, Iterable) and not isinstance(models, str | bytes):
+        given = list(models)
+        named = dict(zip(_names(given), given, strict=True))
+    else:
+        raise TypeError(
+            "compare() takes a list or a dict of Keras models and paths, such as compare([model, 'small.tflite'], "
+            f"data). Received: {models!r}."
+        )
+    if not named:
+        raise ValueError("compare() needs at least one model or path. Received none.")
+    paths = {name: _checked_path(model) for name, model in named.items() if isinstance(model, str | os.PathLike)}
+    entries = [_open(name, paths.get(name, model)) for name, model in named.items()]
+    _check_outputs(entries)
+    return entries
+
+
+def _open(name: str, model: Any) -> Entry:
+    if not isinstance(model, Path):
+        return KerasEntry(name, model)
+    return FileEntry(name, model) if model.suffix == ".tflite" else KerasEntry(name, _load_keras(model))
+
+
+def _load_keras(path: Path) -> keras.Model:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is cut short, or no .keras file. Save or copy it again.")
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def _checked_path(given: str | os.PathLike[str]) -> Path:
+    path = Path(given)
+    if path.suffix not in (".keras", ".tflite"):
+        raise ValueError(f"Expected a path that ends in .keras or .tflite. Received: {str(path)!r}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder. Give the path of a file.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or save the model first.")
+    return path
+
+
+def _names(models: list[Any]) -> list[str]:
+    """Return a name for each: a model's own or its file's, with a number where others have the same."""
+    names: list[str] = []
+    for model in models:
+        own = Path(model).name if isinstance(model, str | os.PathLike) else str(getattr(model, "name", "model"))
+        numbered = (f"{own} ({number})" for number in itertools.count(2))
+        names.append(own if own not in names else next(name for name in numbered if name not in names))
+    return names
+
+
+def _check_outputs(entries: list[Entry]) -> None:
+    for entry in entries:
+        if len(entry.outputs) != 1:
+            raise ValueError(
+                f"compare() measures models with one output; {entry.name!r} has {len(entry.outputs)}. "
+                "Make a keras.Model that ends in the one to measure."
+            )
+    first = entries[0]
+    for entry in entries[1:]:
+        if not _same_shape(first.outputs[0], entry.outputs[0]):
+            raise ValueError(
+                f"The outputs differ: {first.name!r} gives {first.outputs[0]} for a sample, {entry.name!r} gives "
+                f"{entry.outputs[0]}. Compare models of one task, with the same classes."
+            )
+
+
+def _same_shape(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
+    return len(first) == len(second) and all(a == b or None in (a, b) for a, b in zip(first, second, strict=True))

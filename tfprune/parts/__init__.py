@@ -1,0 +1,1 @@
+"""What can be pruned as one: kernels, channels, structures, gammas, branches."""

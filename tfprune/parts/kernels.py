@@ -1,0 +1,188 @@
+"""The kernels of a model whose weights can be pruned one by one.
+
+Unlike `tfprune.graph`, which follows channels and therefore needs a rule for the exact class of a layer, this only
+asks which variables are kernels: subclasses count, and the calls of the model need not be readable.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.walk import check_built
+
+layers = keras.layers
+
+Chain = tuple[keras.layers.Layer, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A kernel whose weights can be pruned one by one.
+
+    Attributes:
+        path: The path of the variable, the key of its mask.
+        variable: The variable.
+        layer: The layer that owns it as the user knows it: the `MultiHeadAttention` or `LSTM`, not what is inside.
+        name: A short name, unique in the model: `"conv1"`, or `"lstm/recurrent_kernel"` where a layer has several;
+            `"inner/conv1"` inside a nested model.
+        input_axis: The axis along which inputs are summed, negative. Of several, the last one; where nothing is
+            summed, the channels of a depthwise kernel, or the last axis (`Embedding`, an element-wise `EinsumDense`).
+        depthwise: Whether it is a depthwise kernel, which has few weights for what they do.
+    """
+
+    path: str
+    variable: keras.Variable
+    layer: keras.layers.Layer
+    name: str
+    input_axis: int
+    depthwise: bool
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A kernel of a class of layers; without an axis, the layer's equation tells."""
+
+    attribute: str
+    input_axis: int | None
+    depthwise: bool = False
+
+
+_RECURRENT = (_Part("kernel", -2), _Part("recurrent_kernel", -2))
+
+_PARTS: dict[type, tuple[_Part, ...]] = {
+    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense), (_Part("kernel", -2),)),
+    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), (_Part("kernel", -1),)),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), (_Part("kernel", -2, depthwise=True),)),
+    **dict.fromkeys(
+        (layers.SeparableConv1D, layers.SeparableConv2D),
+        (_Part("depthwise_kernel", -2, depthwise=True), _Part("pointwise_kernel", -2)),
+    ),
+    layers.EinsumDense: (_Part("kernel", None),),
+    layers.Embedding: (_Part("embeddings", -1),),
+    **dict.fromkeys((layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell), _RECURRENT),
+    # The class of their cells has no public name.
+    **dict.fromkeys(
+        (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D),
+        (_Part("cell.kernel", -2), _Part("cell.recurrent_kernel", -2)),
+    ),
+}
+
+# Layers that stand for the layers inside them, and how many of those a name leaves out: an RNN has one cell.
+_WHOLE: dict[type, int] = {layers.MultiHeadAttention: 0, layers.GroupQueryAttention: 0, layers.RNN: 1}
+
+
+def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
+    """Return the kernels of a model whose weights can be pruned one by one.
+
+    Those of convolutions, `Dense`, `EinsumDense`, `Embedding`, attention and recurrent layers, and of subclasses of
+    them; also inside wrappers, nested models and custom layers. A shared layer counts once. Kernels that are not
+    trained (`trainable=False`) are left out, since the weights around those that go could not make up for them.
+
+    Args:
+        model: A built Keras model.
+        exclude: Layers to leave alone: a list of layer objects, where a nested model, wrapper or custom layer stands
+            for all of its layers, or a function from a layer (`Kernel.layer`) to True for those to leave alone.
+
+    Returns:
+        The kernels in the order of `model.layers`; none if the model has none.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model, or `exclude` is neither a list of layers nor a function.
+        ValueError: If the model is not built, `exclude` names a foreign layer, or a layer that is neither frozen nor
+            excluded is quantized or has LoRA enabled.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3, name="conv"), keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(10, name="classes")])
+    >>> [(kernel.name, kernel.input_axis, kernel.depthwise) for kernel in kernels(model)]
+    [('conv', -2, False), ('classes', -2, False)]
+    >>> [kernel.name for kernel in kernels(model, exclude=[model.layers[-1]])]
+    ['conv']
+    """
+    check_built(model)
+    chains = list(_chains(model))
+    excluded = _excluded(model, exclude, chains)
+    trained = {id(variable) for variable in model.trainable_variables}
+    found: dict[str, Kernel] = {}
+    for chain in chains:
+        holder, (owner, names) = chain[-1], _owner(chain)
+        parts = _parts(holder)
+        if not parts or id(holder) in excluded or not holder.trainable:
+            continue
+        _check_plain(holder, owner)
+        for part in parts:
+            *inner, attribute = part.attribute.split(".")
+            variable: Any = getattr(functools.reduce(getattr, inner, holder), attribute, None)
+            if id(variable) in trained:
+                trained.remove(id(variable))  # a shared layer, or a tied variable, counts once
+                name = _unused("/".join([*names, *([attribute] if len(parts) > 1 else [])]), found)
+                axis = _contracted_axis(holder) if part.input_axis is None else part.input_axis
+                found[name] = Kernel(variable.path, variable, owner, name, axis, part.depthwise)
+    return tuple(found.values())
+
+
+def _chains(layer: keras.layers.Layer, outer: Chain = ()) -> Iterator[Chain]:
+    """Every layer inside `layer`, behind the layers that it lies in; a shared one each time."""
+    # Private: the public `layers` of a model leaves out those inside other layers. tests/parts/test_kernels.py fails
+    # when it moves.
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        if not any(inner is each for each in outer):
+            yield (*outer, inner)
+            yield from _chains(inner, (*outer, inner))
+
+
+def _owner(chain: Chain) -> tuple[keras.layers.Layer, list[str]]:
+    """Return the layer that the user knows, and the names that lead to the end of the chain."""
+    names = [layer.name for layer in chain]
+    for depth, layer in enumerate(chain):
+        for whole, left_out in _WHOLE.items():
+            if isinstance(layer, whole):
+                return layer, names[: depth + 1] + names[depth + 1 + left_out :]
+    return chain[-1], names
+
+
+def _parts(layer: keras.layers.Layer) -> tuple[_Part, ...]:
+    return next((parts for known, parts in _PARTS.items() if isinstance(layer, known)), ())
+
+
+def _excluded(model: keras.Model, exclude: Exclude, chains: list[Chain]) -> set[int]:
+    """The ids of the layers to leave alone. `resolve_exclude` alone knows only layers whose calls can be read."""
+    if isinstance(exclude, (list, tuple, set)) and all(isinstance(each, layers.Layer) for each in exclude):
+        inside = {id(layer) for chain in chains for layer in chain}
+        foreign = [x.name for x in exclude if id(x) not in inside and not isinstance(x, layers.InputLayer)]
+        if foreign:
+            raise ValueError(f"exclude holds layers that are not in the model {model.name!r}: {foreign}.")
+        named = {id(layer) for layer in exclude}
+        return {id(chain[-1]) for chain in chains if named & {id(layer) for layer in chain}}
+    leave_alone = resolve_exclude(model, exclude)
+    return {id(chain[-1]) for chain in chains if _parts(chain[-1]) and leave_alone(_owner(chain)[0])}
+
+
+def _check_plain(holder: keras.layers.Layer, owner: keras.layers.Layer) -> None:
+    mode = getattr(holder, "quantization_mode", None)
+    state, first = (f"is quantized to {mode}", "quantizing") if mode else ("has LoRA enabled", "enabling LoRA")
+    if mode or getattr(holder, "lora_enabled", False):
+        raise ValueError(
+            f"The layer {owner.name!r} {state}, so its weights cannot be pruned. "
+            f"Prune before {first}, or leave the layer out with exclude."
+        )
+
+
+def _unused(name: str, taken: dict[str, Kernel]) -> str:
+    """Return `name`, or with a number where a model of its own call gave two layers the same name."""
+    candidate, count = name, 1
+    while candidate in taken:
+        candidate, count = f"{name}_{count}", count + 1
+    return candidate
+
+
+def _contracted_axis(layer: keras.layers.Layer) -> int:
+    operands, output = layer.equation.split("->")
+    kernel = operands.split(",")[1]
+    return max((axis - len(kernel) for axis, letter in enumerate(kernel) if letter not in output), default=-1)

@@ -1,0 +1,219 @@
+"""`quantize_aware`: a model that trains with the rounding that int8 will bring."""
+
+from collections import Counter
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+
+from tfprune.common.checks import check_choice
+from tfprune.graph import Node, check_traceable
+from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights
+from tfprune.quantization.flattening import flattened
+from tfprune.quantization.int8_rules import Kind, Rule
+from tfprune.quantization.normalization import folded_weights
+from tfprune.quantization.placement import Operators, Placement, Site, call_id, place
+from tfprune.rewriting.cloning import compile_like
+from tfprune.rewriting.replay import Copies, rewrite
+
+Normalization = Literal["train", "freeze", "fold"]
+
+
+def quantize_aware(
+    model: keras.Model,
+    *,
+    exclude: Exclude = None,
+    batch_normalization: Normalization = "train",
+    keep_zeros: bool = True,
+    momentum: float = 0.99,
+) -> keras.Model:
+    """Return a model to `fit` as usual that computes, in float, what its int8 `.tflite` will.
+
+    Kernels are rounded to int8 with one scale per output channel (`Dense`: one scale), and the numbers between the
+    operators to 256 levels over ranges that follow training, at the places where the converter puts them: behind
+    BatchNormalization and ReLU, behind additions and poolings, with one range for what is concatenated.
+    `tfprune.export` then needs no calibration, and the file computes what the model does.
+
+    Fine-tune a trained model, with a tenth of its learning rate or less: one to a few epochs are mostly enough. The
+    ranges start with the first training batch; before it the model rounds its weights only. Models inside the model
+    are laid flat, activations stand behind their layers, and a separable convolution is its two convolutions;
+    `tfprune.strip` returns this flat model without rounding.
+
+    Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", CVPR 2018, https://arxiv.org/abs/1712.05877; Krishnamoorthi, "Quantizing deep convolutional networks
+    for efficient inference", 2018, https://arxiv.org/abs/1806.08342
+
+    Args:
+        model: A built Sequential, functional or subclassed Keras model; it is not changed.
+        exclude: Layers to leave in float: a list of layer objects, or a function from a layer to bool.
+        batch_normalization: What becomes of a BatchNormalization behind a layer with a kernel: `"train"` leaves it as
+            it is, `"freeze"` fixes its statistics and weights, `"fold"` puts it into the weights before. Behind
+            `Dense`, which has one scale only, it is always folded.
+        keep_zeros: Whether weights that are zero, as pruning leaves them, stay zero. A kernel of zeros alone trains.
+        momentum: The weight of the past in the moving averages of the ranges.
+
+    Returns:
+        A functional model, compiled like the model, with a new optimizer.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model, or `exclude` is neither a list of layers nor a function.
+        ValueError: If the model is not built or cannot be read layer by layer, is quantize-aware already, or an
+            argument is out of range.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu"), keras.layers.Dense(2)])
+    >>> aware = tfprune.quantize_aware(model)
+    >>> aware.compile("sgd", "mse")
+    >>> history = aware.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    >>> [type(layer).__name__ for layer in tfprune.strip(aware).layers]
+    ['InputLayer', 'Dense', 'Activation', 'Dense']
+    """
+    check_traceable(model)
+    check_choice("batch_normalization", batch_normalization, get_args(Normalization))
+    if is_quantize_aware(model):
+        raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
+    flat = flattened(model, resolve_exclude(model, exclude))
+    operators = Operators.of(flat)
+    aware = _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).apply(flat)
+    compile_like(model, aware)
+    return aware
+
+
+def is_quantize_aware(model: keras.Model) -> bool:
+    """Return whether a model came from `quantize_aware`, and still has its layers.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        Whether a layer of it rounds weights or what passes.
+
+    Example:
+
+    >>> is_quantize_aware(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    False
+    """
+    return any(isinstance(layer, (QuantizeWeights, QuantizeActivation)) for layer in model.layers)
+
+
+class _Quantizer:
+    """Puts the layers that round into a flat model."""
+
+    def __init__(
+        self, operators: Operators, placement: Placement, mode: Normalization, keep_zeros: bool, momentum: float
+    ) -> None:
+        self.placement, self.keep_zeros, self.momentum = placement, keep_zeros, momentum
+        self.rules: dict[int, Rule] = {call_id(node): rule for node, rule in operators.calls()}
+        self.copies = Copies()
+        self.sizes = Counter(site.group for site in placement.values())
+        self.steps: dict[int, keras.KerasTensor] = {}  # between the levels of a tensor, by its id
+        self.units: dict[int, keras.KerasTensor] = {}  # of which the sums in a tensor are whole numbers, by its id
+        self.folded: dict[int, Node] = {}
+        self.joined: dict[int, Node] = {}
+        self.frozen: set[int] = set()
+        for node in operators.nodes:
+            normalization = operators.normalized.get(call_id(node))
+            if normalization is None:
+                continue
+            per_channel = all(self.rules[call_id(node)].channel_axes.values())
+            once = operators.times[id(node.operation)] == operators.times[id(normalization.operation)] == 1
+            if not per_channel or (mode == "fold" and once):
+                self.folded[call_id(node)] = normalization
+                continue
+            if once:  # what two layers hold would be two layers in a file
+                self.joined[call_id(node)] = normalization
+            if mode != "train":
+                self.frozen.add(call_id(normalization))
+        self.gone = {call_id(node) for node in (*self.folded.values(), *self.joined.values())}
+        self.apart = {call_id(node) for node in operators.normalized.values()} - self.gone
+
+    def apply(self, flat: keras.Model) -> keras.Model:
+        """Return the model with them."""
+        names = {id(layer.output): layer.name for layer in flat.layers if isinstance(layer, keras.layers.InputLayer)}
+        after = self.placement
+        aware = rewrite(flat, self._emit, lambda old, new: self._rounded(new, after.get(id(old)), names[id(old)]))
+        self.copies.set_weights()
+        return aware
+
+    def _emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensors = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
+        if call_id(node) in self.gone:
+            outputs = tensors
+        else:
+            layer = self._layer(node)
+            operator = isinstance(layer, QuantizeWeights)
+            outputs = keras.tree.flatten(self._operated(layer, tensors[0]) if operator else layer(*args, **kwargs))
+        kind = self.rules[call_id(node)].kind
+        if kind in (Kind.NOTHING, Kind.MOVE):
+            steps = [self.steps[id(tensor)] for tensor in tensors if id(tensor) in self.steps]
+            self.steps.update((id(output), steps[0]) for output in outputs if steps)
+        if kind in (Kind.NOTHING, Kind.RECTIFIER) and tensors and id(tensors[0]) in self.units:
+            self.units[id(outputs[0])] = self.units[id(tensors[0])]
+        sites = [self.placement.get(id(tensor)) for tensor in node.outputs]
+        name, class_name = node.operation.name, type(node.operation).__name__
+        pooled = "AveragePool" in class_name and "Global" not in class_name
+        return [self._rounded(output, site, name, pooled) for output, site in zip(outputs, sites, strict=True)]
+
+    def _operated(self, layer: QuantizeWeights, tensor: keras.KerasTensor) -> Any:
+        """The output of an operator, which computes in whole numbers if it knows the step of its input."""
+        step = self.steps.get(id(tensor))
+        output, unit = layer(tensor) if step is None else layer(tensor, step=step)
+        self.units[id(output)] = unit
+        return output
+
+    def _layer(self, node: Node) -> Any:
+        rule, layer = self.rules[call_id(node)], node.operation
+        if rule.kind not in (Kind.KERNEL, Kind.AFFINE) or call_id(node) in self.apart:
+            return self._copy(node)
+        return self.copies.once(("weights", *self._key(node)), lambda: self._wrapped(node, layer, rule))
+
+    def _key(self, node: Node) -> tuple[int, int]:
+        normalization = self.folded.get(call_id(node))
+        return id(node.operation), 0 if normalization is None else call_id(normalization)
+
+    def _copy(self, node: Node) -> keras.layers.Layer:
+        frozen = {"trainable": False} if call_id(node) in self.frozen else {}
+        copy: keras.layers.Layer = self.copies.of(node.operation, **frozen)
+        return copy
+
+    def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
+        if call_id(node) in self.folded:
+            normalization = self.folded[call_id(node)].operation
+            weights = folded_weights(layer, normalization, rule.channel_axes["kernel"])
+            copy = self.copies.new(layer, weights, use_bias=True)
+        else:
+            copy = self._copy(node)
+        joined = self.joined.get(call_id(node))
+        zeros = [np.mean(keras.ops.convert_to_numpy(getattr(layer, name)) == 0) for name in rule.channel_axes]
+        return QuantizeWeights(
+            copy,
+            rule.channel_axes,
+            keep_zeros=self.keep_zeros and any(0 < share < 1 for share in zeros),
+            normalization=None if joined is None else self._copy(joined),
+            name=self.copies.unused(f"quantize_{copy.name}"),
+        )
+
+    def _rounded(
+        self, tensor: keras.KerasTensor, site: Site | None, name: str, pooled: bool = False
+    ) -> keras.KerasTensor:
+        if site is None:
+            return tensor
+        layer = self.copies.once(
+            ("range", site.group),
+            lambda: QuantizeActivation(
+                self.sizes[site.group],
+                momentum=self.momentum,
+                fixed=site.range,
+                name=self.copies.unused(f"{name}_range"),
+                dtype=tensor.dtype,
+            ),
+        )
+        options: dict[str, Any] = {"site": site.number} if layer.sites > 1 else {}
+        options |= {"pooled": True} if pooled else {}
+        options |= {"unit": self.units[id(tensor)]} if id(tensor) in self.units else {}
+        rounded, step = layer(tensor, **options)
+        self.steps[id(rounded)] = step
+        return rounded

@@ -1,0 +1,301 @@
+"""A quantize-aware model as plain layers: to train on in float, or for the converter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune.graph import Node, check_traceable, functional, walk
+from tfprune.quantization.aware import is_quantize_aware
+from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
+from tfprune.quantization.int8_rules import Kind, Rule
+from tfprune.quantization.normalization import folded_weights, per_channel
+from tfprune.quantization.placement import Operators, call_id
+from tfprune.rewriting.cloning import compile_like
+from tfprune.rewriting.replay import Copies, rewrite
+
+layers = keras.layers
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Return the plain float model of a quantize-aware one, with what it learned.
+
+    Args:
+        model: A model from `quantize_aware`; it is not changed.
+
+    Returns:
+        A functional model that loads without tfprune, compiled like the model, with a new optimizer.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not quantize-aware.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.ReLU()])
+    >>> [type(layer).__name__ for layer in strip(tfprune.quantize_aware(model)).layers]
+    ['InputLayer', 'Dense', 'ReLU']
+    """
+    _check_aware(model)
+    copies = Copies()
+
+    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer = node.operation
+        if isinstance(layer, QuantizeActivation):
+            return [args[0], args[0]]  # nothing reads the second, the step of the levels
+        if isinstance(layer, KeepFloat):
+            return copies.of(layer.layer)(*args, **kwargs)
+        if not isinstance(layer, QuantizeWeights):
+            return copies.of(layer)(*args, **kwargs)
+        made = copies.of(layer.layer)(args[0])
+        made = made if layer.normalization is None else copies.of(layer.normalization)(made)
+        return [made, made]  # nor the unit of the sums
+
+    plain = rewrite(model, emit)
+    copies.set_weights()
+    compile_like(model, plain)
+    return plain
+
+
+def lowered(model: keras.Model) -> keras.Model:
+    """Return a quantize-aware model as TensorFlow's converter has to see it to write the int8 file that it means.
+
+    BatchNormalization is folded into the weights before it, or is a depthwise convolution of size 1; the ranges are
+    constants. The converter rounds the weights itself, in the same way.
+
+    Args:
+        model: A model from `quantize_aware`; it is not changed.
+
+    Returns:
+        A functional model for a batch of 1.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not quantize-aware, or has not seen a training batch yet.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import tfprune
+    >>> aware = tfprune.quantize_aware(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="classes")]))
+    >>> aware.compile("sgd", "mse")
+    >>> history = aware.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    >>> [layer.name for layer in lowered(aware).layers if isinstance(layer, keras.layers.Dense)]
+    ['classes']
+    """
+    _check_aware(model)
+    copies = Copies()
+    operators = Operators.of(model)
+    rules = {call_id(node): rule for node, rule in operators.calls()}
+    gone = {call_id(node) for node in operators.normalized.values()}
+    made_in_float = {id(t) for node, rule in operators.calls() if rule.kind is Kind.FLOAT for t in node.outputs}
+    doors = {id(tensor) for tensor in functional(model).inputs}
+
+    def apart(old: Sequence[keras.KerasTensor], new: Any) -> Any:
+        numbers = iter(old)
+        return keras.tree.map_structure(
+            lambda value: (
+                _Barrier(name=copies.unused("barrier"))(value)
+                if isinstance(value, keras.KerasTensor) and id(next(numbers)) not in made_in_float | doors
+                else value
+            ),
+            new,
+        )
+
+    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer, rule = node.operation, rules[call_id(node)]
+        if call_id(node) in gone:
+            return args[0]
+        if isinstance(layer, QuantizeActivation):
+            value = _Barrier(name=copies.unused("barrier"))(args[0]) if id(node.inputs[0]) in made_in_float else args[0]
+            return list(copies.once(("range", id(layer)), lambda: _constant_range(layer, model))(value))
+        if rule.kind is Kind.FLOAT:
+            args, kwargs = apart(node.inputs, (args, kwargs))
+        if rule.kind is Kind.KERNEL:
+            after = operators.normalized.get(call_id(node))
+            normalization = layer.normalization if after is None else after.operation
+            made = _kernel(layer.layer, normalization, rule, copies)(args[0])
+            return [made, made]  # nothing reads the second, the unit of the sums
+        if rule.kind is Kind.AFFINE:
+            made = _depthwise(layer.layer, copies, args[0])
+            return [made] * len(node.outputs)
+        if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
+            return _repeated(node, args[0], copies)
+        return copies.of(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
+
+    plain = rewrite(model, emit)
+    copies.set_weights()
+    return plain
+
+
+def left_in_float(model: keras.Model) -> dict[str, str]:
+    """Return the layers of a quantize-aware model that stay in float, and why.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Returns:
+        The reasons by the layers' names.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.ELU(name="elu")])
+    >>> left_in_float(tfprune.quantize_aware(model))
+    {'elu': 'no integer form of ELU is known'}
+    """
+    found = ((node.operation, rule) for node, rule in Operators.of(model).calls() if rule.kind is Kind.FLOAT)
+    return {(x.layer if isinstance(x, KeepFloat) else x).name: rule.reason for x, rule in found}
+
+
+def output_layers(model: keras.Model) -> list[Any]:
+    """Return the layers of the original model that make the outputs of a quantize-aware one.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Returns:
+        One for each output, as it was before activations were split off.
+
+    Example:
+
+    >>> import tfprune
+    >>> layer = keras.layers.Dense(3, activation="softmax", name="classes")
+    >>> [layer.name for layer in output_layers(tfprune.quantize_aware(keras.Sequential([keras.Input((4,)), layer])))]
+    ['classes']
+    """
+    makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
+
+    doors = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.InputLayer)}
+
+    def layer_of(tensor: keras.KerasTensor) -> Any:
+        if id(tensor) in doors:
+            return doors[id(tensor)]
+        node = makers[id(tensor)]
+        layer = node.operation
+        if isinstance(layer, QuantizeActivation):
+            return layer_of(node.inputs[0])
+        if isinstance(layer, layers.Activation):
+            before = layer_of(node.inputs[0])
+            return before if layer.name.startswith(f"{before.name}_") else layer
+        if isinstance(layer, QuantizeWeights):
+            return layer.normalization or layer.layer
+        return layer.layer if isinstance(layer, KeepFloat) else layer
+
+    return [layer_of(tensor) for tensor in model.outputs]
+
+
+def _check_aware(model: keras.Model) -> None:
+    check_traceable(model)
+    if not is_quantize_aware(model):
+        raise ValueError(f"The model {model.name!r} is not quantize-aware. Give what tfprune.quantize_aware returned.")
+
+
+def _constant_range(layer: QuantizeActivation, model: keras.Model) -> "_ConstantRange":
+    if layer.range is None:
+        raise ValueError(
+            f"The model {model.name!r} has not seen data since quantize_aware, so {layer.name!r} has no range. "
+            "Fit it for at least one step, then export."
+        )
+    return _ConstantRange(*layer.range, dtype=layer.dtype_policy)
+
+
+class _ConstantRange(keras.layers.Layer):
+    """Rounds over a range by the operation that the converter knows, with the outputs of `QuantizeActivation`."""
+
+    def __init__(self, low: float, high: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def call(self, inputs: Any) -> Any:
+        rounded = keras.quantizers.fake_quant_with_min_max_vars(inputs, self.low, self.high)
+        return rounded, ops.cast((self.high - self.low) / 255, "float32")
+
+    def compute_output_spec(self, inputs: Any) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype), keras.KerasTensor((), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
+def _kernel(layer: Any, normalization: Any, rule: Rule, copies: Copies) -> Any:
+    if normalization is not None:
+        kernel, bias = folded_weights(layer, normalization, rule.channel_axes["kernel"])
+        return copies.new(layer, [kernel, _not_uniform(bias)], use_bias=True)
+    values = [ops.convert_to_numpy(variable) for variable in layer.variables]
+    if layer.use_bias:
+        values[-1] = _not_uniform(values[-1])
+    return copies.once(("kernel", id(layer)), lambda: copies.new(layer, values))
+
+
+def _not_uniform(bias: np.ndarray) -> np.ndarray:
+    """Equal numbers, one of them changed by the last bit.
+
+    The converter (TensorFlow 2.21) stores a bias of equal numbers once and rounds it by the first channel's scale.
+    """
+    bias = bias.copy()
+    if len(bias) > 1 and bias[0] and (bias == bias[0]).all():
+        bias[0] = np.nextafter(bias[0], np.float32(0))
+    return bias
+
+
+def _depthwise(layer: Any, copies: Copies, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """What scales and shifts channels, as a convolution: one operator, which sums exactly before it rounds."""
+    shape = tuple(tensor.shape[1:])
+    scale, shift = (values.astype(np.float32) for values in per_channel(layer, shape[-1]))
+    kernel, bias = scale.reshape(1, 1, -1, 1), _not_uniform(shift)
+    template = layers.DepthwiseConv2D(1, name=layer.name, dtype=layer.dtype_policy)
+    if len(shape) == 3:
+        return copies.new(template, [kernel, bias])(tensor)
+    images = _reshaped(tensor, (-1, 1, shape[-1]), copies)
+    return _reshaped(copies.new(template, [kernel, bias])(images), shape, copies)
+
+
+_REPEATING = (layers.RepeatVector, layers.UpSampling1D, layers.UpSampling2D)
+
+
+def _repeated(node: Node, tensor: keras.KerasTensor, copies: Copies) -> keras.KerasTensor:
+    """What repeats positions, as an image that is resized: the converter's own operator is not in LiteRT for int8."""
+    rows, *columns, channels = node.outputs[0].shape[1:]
+    shape = tensor.shape[1:] if columns else (-1, 1, channels)
+    resized = _Nearest((rows, *(columns or [1])), name=copies.unused("nearest"))(_reshaped(tensor, shape, copies))
+    return _reshaped(resized, node.outputs[0].shape[1:], copies)
+
+
+def _reshaped(tensor: keras.KerasTensor, shape: Sequence[int], copies: Copies) -> keras.KerasTensor:
+    if tuple(tensor.shape[1:]) == tuple(shape):
+        return tensor
+    # A name that Keras gives may be in the model already, if that was loaded from a file.
+    return layers.Reshape(tuple(shape), name=copies.unused("reshape"))(tensor)
+
+
+class _Nearest(keras.layers.Layer):
+    def __init__(self, size: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+
+    def call(self, inputs: Any) -> Any:
+        return ops.image.resize(inputs, self.size, interpolation="nearest", data_format="channels_last")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (input_shape[0], *self.size, input_shape[3])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": self.size}
+
+
+class _Barrier(keras.layers.Layer):
+    """Reverses a batch of 1 twice: nothing, but the tensor between has no range, so both operators stay in float.
+
+    Without it the converter turns a layer beside an int8 tensor into int8 as it sees fit. One operator would not do:
+    LiteRT reverses int8 as well, and the converter gives a softmax a range of its own.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return ops.flip(ops.flip(inputs, axis=0), axis=0)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)

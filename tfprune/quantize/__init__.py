@@ -1,6 +1,0 @@
-"""Quantization-aware training: models that compute, in float, what their int8 file will."""
-
-from tfprune.quantize.aware import is_quantize_aware, quantize_aware
-from tfprune.quantize.lowering import left_in_float, lowered, output_layers, strip
-
-__all__ = ["is_quantize_aware", "left_in_float", "lowered", "output_layers", "quantize_aware", "strip"]

@@ -1,0 +1,236 @@
+"""Take branches that add zeros out of a model, and scaling factors, which become part of weights."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from tfprune.graph import Analysis, Node, analyse, functional, is_graph
+from tfprune.graph.wiring import Wiring, is_addition
+from tfprune.layers import ScalingFactor
+from tfprune.parts.branches import (
+    KERNELS,
+    NORMALIZATIONS,
+    POSITIVE,
+    ZERO_AT_ZERO,
+    commutes,
+    is_changed,
+    zero_tensors,
+)
+from tfprune.rewriting.cloning import compile_like, duplicate
+from tfprune.rewriting.edits import Edit, in_order
+
+layers = keras.layers
+
+
+def is_zero(variable: keras.Variable) -> bool:
+    """Return whether a variable is zero throughout."""
+    return not variable.numpy().any()
+
+
+def adds_zeros(model: keras.Model) -> bool:
+    """Return whether an addition of a model reads a tensor that is zero for every input, and could do without it.
+
+    Args:
+        model: A built Sequential, functional or subclassed Keras model.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built, or cannot be read layer by layer.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> branch = keras.layers.Dense(4, kernel_initializer="zeros")(inputs)
+    >>> adds_zeros(keras.Model(inputs, keras.layers.Add()([inputs, branch])))
+    True
+    """
+    wiring = Wiring.of(model)
+    zero = zero_tensors(wiring, is_zero)
+    return any(is_addition(node.operation) and _inputs_that_stay(node, zero) is not None for node in wiring.nodes)
+
+
+def fold_scaling_factors(model: keras.Model) -> keras.Model:
+    """Return a copy of a model without its `ScalingFactor` layers, which computes the same.
+
+    Where an addition reads a branch that is zero, by a factor or by its weights, the branch goes, and the addition too
+    if one input is left; so does a ReLU behind it that then follows on a ReLU. Every other factor is multiplied into
+    the kernel and bias, or gamma and beta, of the layer before it, also through layers that commute with it, such as
+    ReLU and pooling. What cannot be folded becomes a `keras.layers.Rescaling`. Channels whose factor is zero are zero
+    then, and stay; `tfprune.shrink` removes them.
+
+    Args:
+        model: A built Sequential, functional or subclassed Keras model; it is not changed.
+
+    Returns:
+        A new model, compiled like the model.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If it is not built, or cannot be read layer by layer.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> branch = ScalingFactor(name="factor")(keras.layers.Dense(4, name="branch")(inputs))
+    >>> model = keras.Model(inputs, keras.layers.Dense(2, name="classes")(keras.layers.Add()([inputs, branch])))
+    >>> model.get_layer("factor").factor.assign(0.0).numpy().tolist()
+    0.0
+    >>> [layer.name for layer in fold_scaling_factors(model).layers[1:]]
+    ['classes']
+    """
+    if not is_graph(model):
+        folded = fold_scaling_factors(functional(model))
+        compile_like(model, folded)
+        return folded
+    wiring, analysis = Wiring.of(model), analyse(model)
+    plan = _Plan(wiring, analysis)
+    folded, twins = duplicate(model, analysis, in_order(wiring.calls, plan.edits))
+    for variable, factor in plan.factors:
+        twin = twins[id(variable)]
+        twin.assign(twin.numpy().astype(np.float64) * factor)
+    return folded
+
+
+class _Plan:
+    """What becomes of every call.
+
+    Attributes:
+        edits: For calls (by id of their node), what changes.
+        factors: Variables, and what they are multiplied by.
+    """
+
+    def __init__(self, wiring: Wiring, analysis: Analysis) -> None:
+        self._wiring = wiring
+        self._raw = set(analysis.trace.raw)
+        self.edits: dict[int, Edit] = {}
+        self.factors: list[tuple[keras.Variable, np.ndarray]] = []
+        self._drop_zero_branches()
+        for node in wiring.nodes:
+            if isinstance(node.operation, ScalingFactor):
+                self._take_out(node)
+
+    def _drop_zero_branches(self) -> None:
+        zero = zero_tensors(self._wiring, is_zero)
+        for node in self._wiring.nodes:
+            kept = _inputs_that_stay(node, zero) if is_addition(node.operation) else None
+            if kept is not None:
+                self.edits[id(node)] = Edit(inputs=kept)
+            elif _is_relu(node.operation) and self._repeats_relu(node):
+                self.edits[id(node)] = Edit(inputs=(0,))
+
+    def _repeats_relu(self, node: Node) -> bool:
+        """Whether a ReLU directly follows on another one, now that branches are gone."""
+        tensor, dropped = node.inputs[0], False
+        while id(tensor) in self._wiring.makers:
+            maker = self._wiring.makers[id(tensor)][0]
+            edit = self.edits.get(id(maker))
+            if edit is None or not edit.skips:
+                return dropped and _is_relu(maker.operation)
+            assert edit.inputs is not None
+            tensor, dropped = maker.inputs[edit.inputs[0]], True
+        return False
+
+    def _take_out(self, node: Node) -> None:
+        layer = node.operation
+        factor = layer.factor.numpy().astype(np.float64)
+        self.edits[id(node)] = Edit(inputs=(0,))
+        if self._is_dropped(node.outputs[0]):
+            return
+        found = self._scales(node.inputs[0], factor, POSITIVE if (factor >= 0).all() else POSITIVE[:1])
+        if found is None and (factor == 0).any():
+            # Zeros pass more activations than other factors do, and what is zero can be removed.
+            self.factors += self._scales(node.inputs[0], (factor != 0).astype(np.float64), ZERO_AT_ZERO) or []
+        if found is None and not (factor == 1).all():
+            count = sum(edit.after is not None for edit in self.edits.values())
+            name = layer.name if len(self._wiring.calls[id(layer)]) == 1 else f"{layer.name}_{count}"
+            scale = factor.astype("float32").tolist()
+            self.edits[id(node)] = Edit((0,), after=layers.Rescaling(scale, name=name, dtype=layer.dtype_policy))
+        self.factors += found or []
+
+    def _is_dropped(self, tensor: keras.KerasTensor) -> bool:
+        """Whether only additions that leave it out read a tensor, if at several removes."""
+        readers = self._wiring.readers.get(id(tensor), [])
+        return bool(readers) and all(self._drops(reader, tensor) for reader in readers)
+
+    def _drops(self, reader: Node | None, tensor: keras.KerasTensor) -> bool:
+        if reader is None:
+            return self._is_dropped_outside(tensor)
+        edit = self.edits.get(id(reader))
+        if is_addition(reader.operation) and edit is not None and edit.inputs is not None:
+            return all(reader.inputs[index] is not tensor for index in edit.inputs)
+        passes = isinstance(reader.operation, ScalingFactor) or commutes(reader.operation, ZERO_AT_ZERO)
+        return passes and self._is_dropped(reader.outputs[0])
+
+    def _is_dropped_outside(self, tensor: keras.KerasTensor) -> bool:
+        found = [
+            node.outputs[index]
+            for key, view in self._wiring.views.items()
+            for index, output in enumerate(view.outputs)
+            for node in self._wiring.calls[key]
+            if output is tensor
+        ]
+        return bool(found) and all(self._is_dropped(outer) for outer in found)
+
+    def _scales(
+        self, tensor: keras.KerasTensor, factor: np.ndarray, through: tuple[Callable[..., object], ...]
+    ) -> list[tuple[keras.Variable, np.ndarray]] | None:
+        """The variables to multiply so that a tensor, which only one call reads, is multiplied by a factor."""
+        while len(self._wiring.readers.get(id(tensor), [])) == 1 and id(tensor) in self._wiring.makers:
+            node, index = self._wiring.makers[id(tensor)]
+            operation = node.operation
+            if len(self._wiring.calls[id(operation)]) > 1:
+                return None
+            if id(operation) in self._wiring.views:
+                tensor = self._wiring.views[id(operation)].outputs[index]
+            elif isinstance(operation, ScalingFactor) or commutes(operation, through):
+                tensor = node.inputs[0]
+            else:
+                found = _scales_of(operation, factor, through)
+                usable = found is not None and not self._raw & {id(variable) for variable, _ in found}
+                return found if usable else None
+        return None
+
+
+def _inputs_that_stay(node: Node, zero: set[int]) -> tuple[int, ...] | None:
+    """Which inputs of an addition stay when zeros go; `None` if all of them do."""
+    kept = tuple(index for index, tensor in enumerate(node.inputs) if id(tensor) not in zero)
+    output = node.outputs[0]
+    alike = all(node.inputs[i].shape == output.shape and node.inputs[i].dtype == output.dtype for i in kept)
+    return kept if 0 < len(kept) < len(node.inputs) and alike else None
+
+
+def _scales_of(
+    layer: keras.layers.Layer, factor: np.ndarray, through: tuple[Callable[..., object], ...]
+) -> list[tuple[keras.Variable, np.ndarray]] | None:
+    """The variables of a layer to multiply so that its output is multiplied by a factor; `None` if there are none."""
+    if type(layer) in NORMALIZATIONS:
+        fits = layer.gamma is not None and (not factor.ndim or layer.gamma.shape == factor.shape)
+        weights = [(layer.gamma, factor)]
+    elif type(layer) in KERNELS and layer.activation in through and not is_changed(layer):
+        name, axis = KERNELS[type(layer)]
+        fits = not factor.ndim or getattr(layer, "data_format", None) != "channels_first"
+        weights = [(getattr(layer, name), _along(getattr(layer, name), axis, factor))]
+    else:
+        return None
+    if getattr(layer, "axis", -1) in (1, [1]) and factor.ndim:
+        return None  # channels first
+    shift = getattr(layer, "beta" if type(layer) in NORMALIZATIONS else "bias")
+    return [*weights, *([(shift, factor)] if shift is not None else [])] if fits else None
+
+
+def _along(kernel: keras.Variable, axis: int, factor: np.ndarray) -> np.ndarray:
+    """Lay factors along the output channels of a kernel; those of a depthwise kernel have two axes."""
+    if not factor.ndim or axis == -1:
+        return factor
+    shape = kernel.shape[-2:] if kernel.shape[-2] * kernel.shape[-1] == len(factor) else (len(factor), 1)
+    return factor.reshape(shape)
+
+
+def _is_relu(operation: keras.Operation) -> bool:
+    """Whether an operation is max(0, x)."""
+    if type(operation) is layers.ReLU:
+        return operation.max_value is None and operation.threshold == operation.negative_slope == 0
+    if type(operation) is layers.Activation:
+        return operation.activation is keras.activations.relu
+    return type(operation).__name__ == "Relu" and type(operation).__module__.startswith("keras.")

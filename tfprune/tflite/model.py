@@ -1,0 +1,236 @@
+"""Running a `.tflite` file as a device would: one sample at a time, real numbers in, real numbers out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tfprune.tflite.unpacking import unpack
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    try:
+        from tflite_runtime.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(
+            "No interpreter for .tflite files is installed. Install one: `pip install ai-edge-litert`."
+        ) from error
+
+Inputs: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorDetails:
+    """What stands at one door of the file: `real = scale * (stored - zero_point)`, or `scale` 0 if plain.
+
+    Attributes:
+        name: The name in the signature.
+        shape: The shape with the batch.
+        dtype: What is stored.
+        scale: The step between stored numbers; 0 if they are real numbers.
+        zero_point: The stored number that means 0.
+        index: The tensor's number in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float
+    zero_point: int
+    index: int
+
+    def quantize(self, values: np.ndarray) -> np.ndarray:
+        """Return real `values` as this door stores them; values of the door's own dtype pass unchanged."""
+        if values.dtype == self.dtype:
+            return values
+        if not self.scale:
+            if not np.can_cast(values.dtype, self.dtype, "same_kind"):
+                raise ValueError(f"Input {self.name!r} is {self.dtype}. Received: {values.dtype}. Convert it first.")
+            return values.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        # Ties go to even, as in the runtime's own QUANTIZE operator: a float32 door then agrees to the bit.
+        steps = np.rint(values.astype(np.float32) / np.float32(self.scale)) + self.zero_point
+        return np.clip(steps, limits.min, limits.max).astype(self.dtype)
+
+    def dequantize(self, stored: np.ndarray) -> np.ndarray:
+        """Return what `stored` stands for, as float32; integers of a door without a scale stay as they are."""
+        if not self.scale:
+            return stored
+        return (stored.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
+
+class TFLiteModel:
+    """A loaded `.tflite` file.
+
+    Inputs and outputs are named and ordered by the file's signature. A signature keeps no order of its own,
+    so inputs are in alphabetical order: name the inputs of a model that has several. Outputs called
+    `output_0`, `output_1`, ... are in that order, others in that of the file's graph: both are the order of the
+    Keras model, if `tfprune.export` wrote the file.
+
+    Args:
+        source: Path of the file, or its bytes.
+        num_threads: Threads the interpreter may use.
+
+    Raises:
+        FileNotFoundError: If there is no file at `source`.
+        ValueError: If it is not a whole `.tflite` file, or `num_threads` is below 1.
+        RuntimeError: If the file is sound, but this runtime cannot run it.
+
+    Example:
+
+    >>> TFLiteModel(b"something else")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected a .tflite file, whose bytes 4 to 8 are b'TFL3'. Received: 14 bytes with b'thin' there.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1) -> None:
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be 1 or more. Received: {num_threads}.")
+        self.content = source if isinstance(source, bytes) else _read(Path(source))
+        where = "" if isinstance(source, bytes) else f" {str(source)!r}"
+        if self.content[4:8] != b"TFL3":
+            raise ValueError(
+                f"Expected a .tflite file, whose bytes 4 to 8 are b'TFL3'. "
+                f"Received:{where} {len(self.content)} bytes with {self.content[4:8]!r} there."
+            )
+        try:
+            unpack(self.content)  # the interpreter trusts what it reads, and dies or hangs of some of it
+            self._interpreter = Interpreter(model_content=self.content, num_threads=num_threads)
+        except ValueError as error:
+            raise ValueError(
+                f"The .tflite file{where} of {len(self.content)} bytes is cut short or damaged: {error}. "
+                "Copy or export it again."
+            ) from error
+        try:
+            self._interpreter.allocate_tensors()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"This runtime cannot run the .tflite file{where}: {error}. "
+                "Upgrade the runtime, or export the file for an older one."
+            ) from error
+        self._inputs, self._outputs = _doors(self._interpreter)
+
+    @property
+    def inputs(self) -> list[TensorDetails]:
+        """The file's inputs: name, shape, dtype, scale and zero point of each."""
+        return list(self._inputs)
+
+    @property
+    def outputs(self) -> list[TensorDetails]:
+        """The file's outputs, in the order in which `predict` returns them."""
+        return list(self._outputs)
+
+    def predict(self, x: Inputs) -> np.ndarray | list[np.ndarray]:
+        """Return the outputs for any number of samples, which are run one by one.
+
+        Args:
+            x: Array of shape `(samples, ...)`; for several inputs a dict by name, or a list in the order of
+                `inputs`. Real numbers are quantised with the input's scale; an array that already has the
+                dtype of an integer input is taken as it is.
+
+        Returns:
+            A float32 array of shape `(samples, ...)`, dequantised, or a list of them if the file has several
+            outputs. Integer outputs without a scale, such as an argmax, stay integers.
+
+        Raises:
+            ValueError: If `x` does not fit the file's inputs, or the file has a fixed batch other than 1.
+        """
+        stored = [door.quantize(array) for door, array in zip(self._inputs, self._arrays(x), strict=True)]
+        num_samples = len(stored[0])
+        results = [np.empty((num_samples, *door.shape[1:]), door.dtype) for door in self._outputs]
+        for row in range(num_samples):
+            self._set([array[row : row + 1] for array in stored])
+            self.invoke()
+            for door, result in zip(self._outputs, results, strict=True):
+                result[row] = self._interpreter.get_tensor(door.index)[0]
+        real = [door.dequantize(result) for door, result in zip(self._outputs, results, strict=True)]
+        return real[0] if len(real) == 1 else real
+
+    def set_inputs(self, x: Inputs) -> None:
+        """Set the inputs for `invoke`: one sample, `x` as in `predict`."""
+        arrays = self._arrays(x)
+        if len(arrays[0]) != 1:
+            raise ValueError(f"Expected one sample. Received: {len(arrays[0])}. Use predict() for several.")
+        self._set([door.quantize(array) for door, array in zip(self._inputs, arrays, strict=True)])
+
+    def invoke(self) -> None:
+        """Run the file once on the inputs that were set last: the part that a benchmark times."""
+        self._interpreter.invoke()
+
+    def _set(self, stored: Sequence[np.ndarray]) -> None:
+        for door, array in zip(self._inputs, stored, strict=True):
+            self._interpreter.set_tensor(door.index, array)
+
+    def _arrays(self, x: Inputs) -> list[np.ndarray]:
+        arrays = [np.asarray(array) for array in self._by_door(x)]
+        for door, array in zip(self._inputs, arrays, strict=True):
+            if door.shape[:1] != (1,):
+                raise ValueError(
+                    f"Input {door.name!r} has the fixed shape {door.shape}; predict() runs one sample at a time. "
+                    "Export the model with a batch of 1."
+                )
+            if array.ndim != len(door.shape) or array.shape[1:] != door.shape[1:]:
+                raise ValueError(
+                    f"Expected input {door.name!r} of shape (samples, {', '.join(map(str, door.shape[1:]))}). "
+                    f"Received: {array.shape}."
+                )
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError(f"Inputs differ in their number of samples: {[len(array) for array in arrays]}.")
+        return arrays
+
+    def _by_door(self, x: Inputs) -> list[Any]:
+        names = [door.name for door in self._inputs]
+        if isinstance(x, Mapping):
+            if set(x) != set(names):
+                raise ValueError(f"Expected a dict with the inputs {names}. Received: {list(x)}.")
+            return [x[name] for name in names]
+        if len(names) == 1:
+            return [x]
+        if not isinstance(x, list | tuple) or len(x) != len(names):
+            raise ValueError(f"The file has the inputs {names}. Pass a dict by name, or a list in this order.")
+        return list(x)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or export the model first.")
+    return path.read_bytes()
+
+
+def _doors(interpreter: Interpreter) -> tuple[list[TensorDetails], list[TensorDetails]]:
+    signatures = interpreter.get_signature_list()
+    if len(signatures) != 1:  # none, or several of which none is *the* model: the main graph's own lists
+        inputs = {detail["name"]: detail for detail in interpreter.get_input_details()}
+        outputs = {detail["name"]: detail for detail in interpreter.get_output_details()}
+        return _details(inputs), _details(outputs)
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    outputs = runner.get_output_details()
+    graph_order = [detail["index"] for detail in interpreter.get_output_details()]
+    by_number = all(name.rpartition("_")[2].isdigit() for name in outputs)
+    order = sorted(outputs, key=_rank if by_number else lambda name: graph_order.index(outputs[name]["index"]))
+    return _details(runner.get_input_details()), _details({name: outputs[name] for name in order})
+
+
+def _details(doors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:
+    return [
+        TensorDetails(
+            name=name,
+            shape=tuple(int(size) for size in detail["shape"]),
+            dtype=np.dtype(detail["dtype"]),
+            scale=float(detail["quantization"][0]),
+            zero_point=int(detail["quantization"][1]),
+            index=int(detail["index"]),
+        )
+        for name, detail in doors.items()
+    ]
+
+
+def _rank(name: str) -> tuple[str, int]:
+    # output_10 comes after output_2, though not in the alphabet
+    stem, _, number = name.rpartition("_")
+    return (stem, int(number)) if number.isdigit() else (name, -1)

@@ -1,0 +1,1 @@
+"""Inside the compiled training step: hooks around the update, masks, proximal steps, and the clock."""
