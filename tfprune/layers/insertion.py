@@ -6,7 +6,7 @@ from typing import Literal
 import keras
 
 from tfprune.graph import Node, analyse, functional, is_graph
-from tfprune.graph.groups import resolve_exclude
+from tfprune.graph.exclude import resolve_exclude
 from tfprune.graph.residual import residual_branches
 from tfprune.graph.wiring import Wiring
 from tfprune.layers.scaling_factor import Per, ScalingFactor

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tfprune.callbacks.monitors.layer_density import LOG_PREFIX
 from tfprune.common.tables import Report, new_table
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.kernels import kernels
 from tfprune.training.masks import living_weights
 

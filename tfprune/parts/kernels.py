@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.walk import check_built
 
 layers = keras.layers

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.common.checks import check_choice
 from tfprune.graph import Node, check_traceable
-from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights
 from tfprune.quantization.flattening import flattened
 from tfprune.quantization.int8_rules import Kind, Rule

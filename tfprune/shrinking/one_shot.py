@@ -12,7 +12,7 @@ from tfprune.common.checks import check_fraction
 from tfprune.criteria import ChannelCriterion, l2_norm
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup, analyse
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.graph.profiling import profile
 from tfprune.parts.channels import drop_lowest, score_channels
 from tfprune.shrinking.removal import shrink

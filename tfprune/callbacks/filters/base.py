@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.common.checks import check_choice
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup, ChannelGroups, Member, channel_groups
-from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.trace import MODEL_OUTPUT
 from tfprune.parts.channels import Stage, channel_masks, select_channels, zero_channels
 from tfprune.training.masks import HeldMasks, Masks, apply_masks

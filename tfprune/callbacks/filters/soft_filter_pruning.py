@@ -3,7 +3,7 @@
 from tfprune.callbacks.filters.base import FilterPruning, Scope
 from tfprune.common.checks import check_fraction
 from tfprune.criteria import l2_norm
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.channels import Stage
 
 

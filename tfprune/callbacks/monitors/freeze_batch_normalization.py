@@ -61,7 +61,8 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
         if not self._training():
             raise ValueError(
                 f"FreezeBatchNormalization finds nothing to freeze in {self.model.name!r}: it has no "
-                "BatchNormalization that trains. quantize_aware folds or freezes them unless batch_normalization='train'."
+                "BatchNormalization that trains. quantize_aware folds or freezes them unless it is told "
+                "batch_normalization='train'."
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.kernels import Kernel, kernels
 from tfprune.training.masks import living_weights
 

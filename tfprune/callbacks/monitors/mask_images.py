@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.common.checks import check_count
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.kernels import Kernel, kernels
 from tfprune.training.masks import living_weights
 

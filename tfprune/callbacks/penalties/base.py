@@ -13,7 +13,7 @@ from keras import ops
 
 from tfprune.common.checks import check_count, check_not_negative
 from tfprune.graph import ChannelGroup, channel_groups
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.channels import channel_masks
 from tfprune.parts.structures import Structure
 from tfprune.schedules import Schedule

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.callbacks.penalties.base import SparsityRegularization, merge_masks
 from tfprune.graph import Analysis, ChannelGroup, analyse
-from tfprune.graph.groups import resolve_exclude
+from tfprune.graph.exclude import resolve_exclude
 from tfprune.parts.gammas import Switched, describe_missing, not_trained, switched_channels
 from tfprune.parts.structures import Structure
 from tfprune.training.masks import Masks

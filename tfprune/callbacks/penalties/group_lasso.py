@@ -10,7 +10,7 @@ from keras import ops
 from tfprune.callbacks.penalties.base import SparsityRegularization, add_to, merge_masks
 from tfprune.common.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
-from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.wiring import Wiring
 from tfprune.parts.branches import vanishing_branches
 from tfprune.parts.channels import channel_masks, zero_channels

@@ -10,7 +10,7 @@ from keras import ops
 from tfprune.callbacks.penalties.base import SparsityRegularization, add_to
 from tfprune.common.checks import check_not_negative
 from tfprune.graph import ChannelGroup
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.structures import Structure, coupled, multiples
 from tfprune.schedules import Schedule
 from tfprune.training.step import Gradients, Weight

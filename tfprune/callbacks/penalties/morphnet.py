@@ -12,7 +12,7 @@ from keras import ops
 from tfprune.callbacks.penalties.base import add_to
 from tfprune.callbacks.penalties.gammas import GammaRegularization
 from tfprune.graph.channel_costs import Term, layer_macs, layer_terms, marginal_costs, parameter_terms, total_cost
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.graph.record import Binding
 from tfprune.parts.gammas import shares
 from tfprune.parts.structures import Structure, multiples

@@ -12,7 +12,7 @@ from tfprune.callbacks.penalties.gammas import GammaRegularization
 from tfprune.callbacks.penalties.group_lasso import Update
 from tfprune.common.checks import check_choice, check_fraction
 from tfprune.granularity import floor_share, prune_lowest
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.structures import multiples
 from tfprune.schedules import Schedule
 from tfprune.training.masks import HeldMasks, Masks

@@ -12,7 +12,7 @@ from keras import ops
 
 from tfprune.callbacks.penalties.base import SparsityRegularization
 from tfprune.graph import ChannelGroup
-from tfprune.graph.groups import Exclude, resolve_exclude
+from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.layers import scaling_factors
 from tfprune.parts.structures import Structure, along
 from tfprune.schedules import Schedule

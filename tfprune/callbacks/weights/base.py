@@ -12,7 +12,7 @@ import numpy as np
 
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity, Unstructured, prune_lowest
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.parts.kernels import Kernel, kernels
 from tfprune.schedules import Schedule
 from tfprune.training.clock import UpdateClock

@@ -3,7 +3,7 @@
 from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.schedules import Polynomial
 
 

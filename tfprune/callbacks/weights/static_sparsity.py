@@ -3,7 +3,7 @@
 from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
-from tfprune.graph.groups import Exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.schedules import Constant
 
 
