@@ -38,12 +38,7 @@ from keras import layers
 from scipy import stats
 from tables import dynamic_sparse
 
-from tfprune.callbacks.weights.base import SparseTraining
-from tfprune.callbacks.weights.granet import GraNet
-from tfprune.callbacks.weights.magnitude_pruning import MagnitudePruning
-from tfprune.callbacks.weights.rigl import RigL
-from tfprune.callbacks.weights.set import SET
-from tfprune.callbacks.weights.static_sparsity import StaticSparsity
+from tfprune.callbacks import SET, GraNet, MagnitudePruning, RigL, SparseTraining, StaticSparsity
 from tfprune.schedules import Cosine, Polynomial
 
 PLOT = Path(__file__).parents[1] / "docs" / "dynamic-sparse.svg"

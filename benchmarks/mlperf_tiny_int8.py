@@ -29,7 +29,7 @@ from _shared import Claim, arguments, conclude, note
 from mlperf_tiny import NETWORKS, load_network, package_folder
 
 import tfprune
-from tfprune.tflite.model import TFLiteModel
+from tfprune.runtime import TFLiteModel
 
 MARGINS = (0.05, 0.4)
 COUNT = 500

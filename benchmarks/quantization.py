@@ -33,9 +33,9 @@ from _shared import Claim, arguments, conclude, note
 from dynamic_sparse import fashion_mnist, stored, write
 
 import tfprune
-from tfprune.common.files import gzip_size
 from tfprune.criteria import l1_norm
-from tfprune.tflite.model import TFLiteModel
+from tfprune.files import gzip_size
+from tfprune.runtime import TFLiteModel
 
 SETTINGS: dict[str, Any] = {
     "train": 20000,

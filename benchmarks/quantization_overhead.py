@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import keras
 from _fits import Times, Turn, in_turns, resnet20, resnet20_of
@@ -25,13 +25,13 @@ from _shared import Claim, arguments, conclude, note, ratio_spread, spread
 from training_overhead import NETWORKS, NUM_LEFT_OUT, PLAIN, batches, plain_pieces
 
 import tfprune
-from tfprune.quantization.aware import Normalization
 
 LIMIT = 1.14
+Mode = Literal["train", "freeze", "fold"]
 NETWORK = NETWORKS["ResNet-20"]
 
 
-def train(mode: Normalization | None, steps: int, seed: int, turn: Turn) -> None:
+def train(mode: Mode | None, steps: int, seed: int, turn: Turn) -> None:
     """Train in turns: in float, or quantization-aware with BatchNormalization treated in this way."""
     keras.utils.set_random_seed(seed)
     model = resnet20()
@@ -107,7 +107,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     if min(options.repeats, options.pieces, options.batches) < 1:
         parser.error("--repeats, --pieces and --batches must be at least 1.")
     run = partial(measure, pieces=options.pieces, num_batches=options.batches, repeats=options.repeats)
-    modes = {f"quantize_aware, BatchNormalization {mode}": partial(train, mode) for mode in get_args(Normalization)}
+    modes = {f"quantize_aware, BatchNormalization {mode}": partial(train, mode) for mode in get_args(Mode)}
     measured: dict[str, Any] = {"tfprune": run({**{name: partial(train, None) for name in PLAIN}, **modes})}
     try:
         import tensorflow_model_optimization  # noqa: F401

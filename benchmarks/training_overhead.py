@@ -40,8 +40,7 @@ import tensorflow as tf
 from _fits import Times, Turn, in_turns, resnet20, resnet20_of
 from _shared import Claim, Spread, arguments, conclude, note, ratio_spread, spread
 
-from tfprune.callbacks import SET, GraNet, MagnitudePruning, RigL, StaticSparsity
-from tfprune.callbacks.weights.base import Arrays, SparseTraining
+from tfprune.callbacks import SET, GraNet, MagnitudePruning, RigL, SparseTraining, StaticSparsity
 from tfprune.distributions import global_
 from tfprune.schedules import Constant, Cosine, Polynomial
 
@@ -142,7 +141,7 @@ class Updates:
         after = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: self._after())
         return [before, self._callback, after]
 
-    def _counted(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
+    def _counted(self, weights: Any, masks: Any, gradients: Any, time: int) -> Any:
         self._updated = True
         return self._update(weights, masks, gradients, time)
 

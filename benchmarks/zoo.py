@@ -26,9 +26,8 @@ import numpy as np
 from _shared import Claim, arguments, conclude, note
 
 import tfprune
-from tfprune.parts.channels import channel_masks
-from tfprune.tflite.model import TFLiteModel
-from tfprune.training.masks import apply_masks
+from tfprune.masking import apply_masks, channel_masks
+from tfprune.runtime import TFLiteModel
 
 NETWORKS = sorted(name for name, item in inspect.getmembers(keras.applications) if inspect.isfunction(item))
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}

@@ -20,9 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 import tfprune
-from tfprune.common.files import check_writable, write_atomically
-from tfprune.exporting.export_report import ExportReport
-from tfprune.tflite.model import TFLiteModel
+from tfprune.files import check_writable, write_atomically
+from tfprune.runtime import TFLiteModel
 
 BATCH_SIZE = 64
 File: TypeAlias = dict[str, Any]
@@ -152,7 +151,7 @@ def steps_per_epoch(data: LabelledData) -> int:
 
 def export_files(
     dense: keras.Model, pruned: keras.Model, for_int8: keras.Model, data: LabelledData, out: Path
-) -> list[ExportReport]:
+) -> list[tfprune.ExportReport]:
     """Write `dense_float.tflite`, `pruned_float.tflite` and `pruned_int8.tflite`, each checked against its model.
 
     Args:
@@ -174,7 +173,9 @@ def export_files(
     ]
 
 
-def measure(models: Sequence[keras.Model], exports: Sequence[ExportReport], x: Any, y: Any = None) -> list[File]:
+def measure(
+    models: Sequence[keras.Model], exports: Sequence[tfprune.ExportReport], x: Any, y: Any = None
+) -> list[File]:
     """Return sizes and latency of files, what they compute, and what their Keras models are made of.
 
     Args:

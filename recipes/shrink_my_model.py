@@ -21,7 +21,7 @@ import numpy as np
 from example_data import read_npz
 
 import tfprune
-from tfprune.common.files import check_writable
+from tfprune.files import check_writable
 
 MODES = ("none", "float16", "dynamic", "int8_weights", "int4_weights", "int8", "int16x8")
 NEED_DATA = ("int8", "int16x8")

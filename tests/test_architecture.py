@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from public import PUBLIC
 
 import tfprune
 from tfprune.common.moved import MOVED
@@ -19,11 +20,11 @@ ROOT = PACKAGE.parent
 
 LEVELS = [
     ["common", "granularity", "schedules", "criteria", "training", "tflite"],
-    ["distributions", "growth", "graph", "masking", "runtime"],
+    ["distributions", "files", "growth", "graph", "runtime"],
     ["rewriting"],
     ["layers", "quantization"],
     ["parts"],
-    ["shrinking", "exporting"],
+    ["shrinking", "exporting", "masking"],
     ["callbacks"],
     ["measure"],
     ["html_report", "drivers"],
@@ -113,6 +114,41 @@ def test_no_function_of_the_face_shares_its_name_with_a_module() -> None:
     assert {"export", "shrink", "compress"} <= functions
     names = {path.parent.name if path.name == "__init__.py" else path.stem for path in MODULES}
     assert functions & names == set()
+
+
+def shown_code() -> Iterator[tuple[str, str]]:
+    """All Python that is there to be read and copied: recipes, benchmarks, the README and the pages."""
+    for folder in ("recipes", "benchmarks"):
+        yield from ((str(path.relative_to(ROOT)), path.read_text()) for path in (ROOT / folder).glob("*.py"))
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S)):
+            yield f"{page.relative_to(ROOT)}:{number}", code
+
+
+def not_public(code: str) -> list[str]:
+    """What code takes from tfprune that is not for users."""
+    tree, found = ast.parse(code), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tfprune":
+            found += [f"{node.module}.{each.name}" for each in node.names]
+        elif isinstance(node, ast.Import):
+            found += [each.name for each in node.names if each.name.startswith("tfprune.")]
+        elif isinstance(node, ast.Attribute) and re.fullmatch(r"tfprune(\.\w+)+", ast.unparse(node)):
+            name = ast.unparse(node).split(".")
+            found.append(".".join(name[: 3 if f"{name[0]}.{name[1]}" in PUBLIC else 2]))
+    ok = {f"{room}.{name}" for room, names in PUBLIC.items() for name in names} | set(PUBLIC)
+    return [name for name in dict.fromkeys(found) if name not in ok and not name.endswith("__")]
+
+
+@pytest.mark.parametrize(("where", "code"), [pytest.param(*each, id=each[0]) for each in shown_code()])
+def test_what_people_read_imports_public_names_only(where: str, code: str) -> None:
+    assert not_public(code) == []
+
+
+def test_names_that_are_not_public_are_seen() -> None:
+    code = "import tfprune.parts.kernels\nfrom tfprune.graph.groups import Member\ntfprune.graph.rules.find_rule"
+    assert not_public(code) == ["tfprune.parts.kernels", "tfprune.graph.groups.Member", "tfprune.graph.rules"]
+    assert not_public("from tfprune import shrink\nfrom tfprune.callbacks import FPGM\ntfprune.graph.rule(x)") == []
 
 
 @pytest.mark.parametrize("old", MOVED)

@@ -7,25 +7,21 @@ import pkgutil
 import re
 
 import pytest
+from public import FILES, public_names
 
 import tfprune
 
-# Rooms of one file have no `__all__`.
-MODULES = ["distributions", "granularity", "growth", "masking", "runtime", "schedules"]
 PACKAGES = ["", *(name for _, name, is_package in pkgutil.iter_modules(tfprune.__path__) if is_package)]
 
 
 def public():
     found = {}
-    for package in PACKAGES:
+    for package in [*PACKAGES, *FILES]:
         module = importlib.import_module(f"tfprune.{package}".rstrip("."))
-        found |= {f"{module.__name__}.{name}": getattr(module, name) for name in getattr(module, "__all__", ())}
-    for name in MODULES:
-        module = importlib.import_module(f"tfprune.{name}")
-        own = {key: item for key, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__}
-        found |= {f"{module.__name__}.{key}": item for key, item in own.items() if not key.startswith("_")}
+        names = public_names(module) if package in FILES else getattr(module, "__all__", ())
+        found |= {f"{module.__name__}.{name}": getattr(module, name) for name in names}
     items = {name: item for name, item in found.items() if inspect.isclass(item) or inspect.isfunction(item)}
-    return {name: item for name, item in items.items() if not inspect.isabstract(item)}
+    return {name: found[name] for name in sorted(items) if not inspect.isabstract(items[name])}
 
 
 PUBLIC = public()

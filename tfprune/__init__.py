@@ -3,7 +3,7 @@
 from tfprune import callbacks, layers
 from tfprune.common.moved import keep_old_paths
 from tfprune.drivers.compression import CompressOptions, compress
-from tfprune.exporting import ExportMismatchError, ExportOptions, ImageMetadata, export
+from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
@@ -21,6 +21,7 @@ __all__ = [
     "CompressOptions",
     "ExportMismatchError",
     "ExportOptions",
+    "ExportReport",
     "ImageMetadata",
     "benchmark",
     "callbacks",

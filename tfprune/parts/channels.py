@@ -126,6 +126,16 @@ def channel_masks(choice: Iterable[tuple[ChannelGroup, np.ndarray]], roles: Sequ
 
     Returns:
         For each variable path, a bool array of the variable's shape, False where weights are pruned.
+
+    Example:
+
+    >>> import keras
+    >>> from tfprune import channel_groups
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    >>> (group,) = channel_groups(model).free
+    >>> masks = channel_masks([(group, np.array([True, False, True]))], ("producer", "affine"))
+    >>> [mask.all(axis=0).tolist() for mask in masks.values() if mask.ndim == 2]
+    [[True, False, True]]
     """
     masks: Masks = {}
     for group, keep in choice:
