@@ -4,7 +4,6 @@ import tempfile
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +14,7 @@ from tfprune.common.tables import Report, new_table
 from tfprune.criteria import geometric_median_distance, l1_norm, l2_norm
 from tfprune.granularity import Channel
 from tfprune.graph import functional
+from tfprune.graph.chains import chains
 from tfprune.graph.profiling import profile
 from tfprune.shrinking.one_shot import Budget, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
@@ -90,14 +90,11 @@ def _costs(model: keras.Model) -> Costs:
 
 
 def _find(model: keras.Model, name: str) -> keras.layers.Layer:
-    """Return a layer by the name that `tfprune profile` prints, with the names of nested models before it."""
-    found: Any = model
-    for part in name.split("/"):
-        known = {layer.name: layer for layer in getattr(found, "layers", [])}
-        if part not in known:
-            raise InputError(f"There is no layer {name!r} to exclude. `tfprune profile MODEL` prints the names.")
-        found = known[part]
-    return found
+    """Return a layer by the name that `tfprune profile` prints, behind the names of those that it lies in."""
+    found = [chain[-1] for chain in chains(model) if "/".join(layer.name for layer in chain) == name]
+    if not found:
+        raise InputError(f"There is no layer {name!r} to exclude. `tfprune profile MODEL` prints the names.")
+    return found[0]
 
 
 def _samples(model: keras.Model, data: DataFile) -> np.ndarray | dict[str, np.ndarray]:

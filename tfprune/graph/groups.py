@@ -155,8 +155,8 @@ def channel_groups(model: keras.Model, exclude: Exclude = None, *, approximate: 
 
     Args:
         model: A built Sequential, functional or subclassed Keras model.
-        exclude: Layers whose channels must all stay: a list of layer objects, where a nested model stands for all of
-            its layers, or a function from a layer to True for those to leave alone.
+        exclude: Layers whose channels must all stay: a list of layer objects, or a function from a layer to True for
+            those to leave alone; a nested model, wrapper or custom layer stands for all layers inside it.
         approximate: Count channels as free also where a layer mixes them (LayerNormalization, softmax over
             channels), so that removing some changes the others.
 
@@ -279,7 +279,7 @@ def _frozen_reasons(
     excluded = [
         (binding.channels, f"{binding.layer.name!r} is excluded")
         for binding in record.bindings.values()
-        if binding.role == "producer" and leave_alone(binding.layer)
+        if binding.role == "producer" and leave_alone.holds(binding.variable)
     ]
     reasons: dict[int, dict[str, None]] = {}
     for channels, reason in [*record.frozen, *excluded]:

@@ -24,7 +24,8 @@ def with_scaling_factors(model: keras.Model, where: Where = "blocks", *, per: Pe
     - `"channels"`: one factor per channel behind every layer that alone makes channels which may go (the free groups
       of `tfprune.channel_groups`), behind its BatchNormalization if one follows. Channels that several layers make
       together, across a residual addition, get none: they could go only where all factors meet at zero.
-    - A list of layers, or a function from a layer to True: behind these layers.
+    - A list of layers, or a function from a layer to True: behind these layers. A nested model, wrapper or custom layer
+      gets one factor behind it, not behind the layers inside it.
 
     A factor is named after the addition or layer that it belongs to, with `"_factor"`. Layer names, data types and
     compile settings are kept, with a fresh optimizer. The model itself is not changed.
@@ -122,13 +123,10 @@ def _behind_channels(model: keras.Model, wiring: Wiring, factors: _Factors) -> P
 
 
 def _behind_chosen(model: keras.Model, wiring: Wiring, where: Where, factors: _Factors) -> Places:
-    try:
-        chosen = resolve_exclude(model, where)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("exclude", "where")) from None
+    chosen = resolve_exclude(model, where, argument="where")
     places: Places = {}
     for node in wiring.nodes:
-        if isinstance(node.operation, ScalingFactor) or not chosen(node.operation) or _already(wiring, node):
+        if isinstance(node.operation, ScalingFactor) or not chosen.itself(node.operation) or _already(wiring, node):
             continue
         if len(node.outputs) != 1:
             raise ValueError(f"{node.operation.name!r} has {len(node.outputs)} outputs, so it cannot be scaled.")

@@ -71,7 +71,7 @@ def zero_tensors(wiring: Wiring, is_zero: IsZero) -> set[int]:
 
 
 def vanishing_branches(
-    wiring: Wiring, leave_alone: Callable[[keras.layers.Layer], bool]
+    wiring: Wiring, leave_alone: Callable[[keras.Operation], bool]
 ) -> Iterator[tuple[keras.Variable, ...]]:
     """Find the residual branches that add nothing once all their trained weights are zero.
 

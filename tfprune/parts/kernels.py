@@ -5,18 +5,16 @@ asks which variables are kernels: subclasses count, and the calls of the model n
 """
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from tfprune.graph.chains import Chain, chains
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.walk import check_built
 
 layers = keras.layers
-
-Chain = tuple[keras.layers.Layer, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +82,8 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
 
     Args:
         model: A built Keras model.
-        exclude: Layers to leave alone: a list of layer objects, where a nested model, wrapper or custom layer stands
-            for all of its layers, or a function from a layer (`Kernel.layer`) to True for those to leave alone.
+        exclude: Layers to leave alone: a list of layer objects, or a function from a layer to True for those to leave
+            alone; a nested model, wrapper or custom layer stands for all layers inside it.
 
     Returns:
         The kernels in the order of `model.layers`; none if the model has none.
@@ -106,14 +104,13 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
     ['conv']
     """
     check_built(model)
-    chains = list(_chains(model))
-    excluded = _excluded(model, exclude, chains)
+    excluded = resolve_exclude(model, exclude)
     trained = {id(variable) for variable in model.trainable_variables}
     found: dict[str, Kernel] = {}
-    for chain in chains:
+    for chain in chains(model):
         holder, (owner, names) = chain[-1], _owner(chain)
         parts = _parts(holder)
-        if not parts or id(holder) in excluded or not holder.trainable:
+        if not parts or excluded(holder) or not holder.trainable:
             continue
         _check_plain(holder, owner)
         for part in parts:
@@ -125,16 +122,6 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
                 axis = _contracted_axis(holder) if part.input_axis is None else part.input_axis
                 found[name] = Kernel(variable.path, variable, owner, name, axis, part.depthwise)
     return tuple(found.values())
-
-
-def _chains(layer: keras.layers.Layer, outer: Chain = ()) -> Iterator[Chain]:
-    """Every layer inside `layer`, behind the layers that it lies in; a shared one each time."""
-    # Private: the public `layers` of a model leaves out those inside other layers. tests/parts/test_kernels.py fails
-    # when it moves.
-    for inner in layer._flatten_layers(include_self=False, recursive=False):
-        if not any(inner is each for each in outer):
-            yield (*outer, inner)
-            yield from _chains(inner, (*outer, inner))
 
 
 def _owner(chain: Chain) -> tuple[keras.layers.Layer, list[str]]:
@@ -149,19 +136,6 @@ def _owner(chain: Chain) -> tuple[keras.layers.Layer, list[str]]:
 
 def _parts(layer: keras.layers.Layer) -> tuple[_Part, ...]:
     return next((parts for known, parts in _PARTS.items() if isinstance(layer, known)), ())
-
-
-def _excluded(model: keras.Model, exclude: Exclude, chains: list[Chain]) -> set[int]:
-    """The ids of the layers to leave alone. `resolve_exclude` alone knows only layers whose calls can be read."""
-    if isinstance(exclude, (list, tuple, set)) and all(isinstance(each, layers.Layer) for each in exclude):
-        inside = {id(layer) for chain in chains for layer in chain}
-        foreign = [x.name for x in exclude if id(x) not in inside and not isinstance(x, layers.InputLayer)]
-        if foreign:
-            raise ValueError(f"exclude holds layers that are not in the model {model.name!r}: {foreign}.")
-        named = {id(layer) for layer in exclude}
-        return {id(chain[-1]) for chain in chains if named & {id(layer) for layer in chain}}
-    leave_alone = resolve_exclude(model, exclude)
-    return {id(chain[-1]) for chain in chains if _parts(chain[-1]) and leave_alone(_owner(chain)[0])}
 
 
 def _check_plain(holder: keras.layers.Layer, owner: keras.layers.Layer) -> None:

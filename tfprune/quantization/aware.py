@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.common.checks import check_choice
 from tfprune.graph import Node, check_traceable
-from tfprune.graph.exclude import Exclude, resolve_exclude
+from tfprune.graph.exclude import Exclude
 from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights
 from tfprune.quantization.flattening import flattened
 from tfprune.quantization.int8_rules import Kind, Rule
@@ -46,7 +46,8 @@ def quantize_aware(
 
     Args:
         model: A built Sequential, functional or subclassed Keras model; it is not changed.
-        exclude: Layers to leave in float: a list of layer objects, or a function from a layer to bool.
+        exclude: Layers to leave in float: a list of layer objects, or a function from a layer to bool; a nested model,
+            wrapper or custom layer stands for all layers inside it.
         batch_normalization: What becomes of a BatchNormalization behind a layer with a kernel: `"train"` leaves it as
             it is, `"freeze"` fixes its statistics and weights, `"fold"` puts it into the weights before. Behind
             `Dense`, which has one scale only, it is always folded.
@@ -75,7 +76,7 @@ def quantize_aware(
     check_choice("batch_normalization", batch_normalization, get_args(Normalization))
     if is_quantize_aware(model):
         raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
-    flat = flattened(model, resolve_exclude(model, exclude))
+    flat = flattened(model, exclude)
     operators = Operators.of(flat)
     aware = _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).apply(flat)
     compile_like(model, aware)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfprune.graph import Node, nested
+from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.quantization.aware_layers import KeepFloat
 from tfprune.rewriting.replay import Copies, replay, rewrite
 
@@ -13,9 +14,7 @@ layers = keras.layers
 Step = Callable[[Any], Any]
 
 
-def flattened(
-    model: keras.Model, keep_float: Callable[[keras.layers.Layer], bool] = lambda layer: False
-) -> keras.Model:
+def flattened(model: keras.Model, exclude: Exclude = None) -> keras.Model:
     """Return a copy of a model without nested models, in which every call does one thing.
 
     Activations stand behind the layers that they were part of, separable convolutions are two convolutions, and
@@ -23,7 +22,8 @@ def flattened(
 
     Args:
         model: A built Sequential, functional or subclassed Keras model; it is not changed.
-        keep_float: Which layers come back whole, inside `KeepFloat`.
+        exclude: Layers that come back whole, inside `KeepFloat`, as does a layer around one that cannot be opened; see
+            `tfprune.quantize_aware`.
 
     Returns:
         A functional model.
@@ -34,16 +34,16 @@ def flattened(
     >>> [type(layer).__name__ for layer in flattened(model).layers]
     ['InputLayer', 'DepthwiseConv2D', 'Conv2D', 'Activation']
     """
-    copies = Copies()
+    copies, excluded = Copies(), resolve_exclude(model, exclude)
 
     def marked(layer: keras.layers.Layer) -> keras.layers.Layer:
         return KeepFloat(copies.of(layer), name=copies.unused(f"float_{layer.name}"), dtype=layer.dtype_policy)
 
     def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = node.operation
-        if isinstance(layer, keras.layers.Layer) and keep_float(layer):
+        inner = None if excluded(layer) else nested(node)
+        if inner is None and excluded.touches(layer):
             return copies.once(("float", id(layer)), lambda: marked(layer))(*args, **kwargs)
-        inner = nested(node)
         if inner is not None:
             outer = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
             tensors = {id(old): new for old, new in zip(inner.inputs, outer, strict=True)}

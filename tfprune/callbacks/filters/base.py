@@ -1,7 +1,7 @@
 """What all callbacks that prune whole filters share: when they prune, what they zero, and what they log."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.common.checks import check_choice
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup, ChannelGroups, Member, channel_groups
-from tfprune.graph.exclude import Exclude, resolve_exclude
+from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.graph.trace import MODEL_OUTPUT
 from tfprune.parts.channels import Stage, channel_masks, select_channels, zero_channels
 from tfprune.training.masks import HeldMasks, Masks, apply_masks
@@ -161,17 +161,14 @@ def _made_only(group: ChannelGroup) -> ChannelGroup:
     return ChannelGroup(group.name, group.size, members, group.frozen)
 
 
-def _single_layers(
-    groups: ChannelGroups, leave_alone: Callable[[keras.layers.Layer], bool]
-) -> tuple[ChannelGroup, ...]:
+def _single_layers(groups: ChannelGroups, excluded: Chosen) -> tuple[ChannelGroup, ...]:
     """Every kernel that makes channels as a group of its own, tied to nothing, except the model's outputs."""
-    return tuple(
-        _single_layer(group, member)
-        for group in groups
-        if MODEL_OUTPUT not in group.frozen
-        for member in group.producers
-        if not leave_alone(member.layer)
-    )
+    found = []
+    for group in groups:
+        left_alone = {id(member.layer) for member in group.producers if excluded.holds(member.variable)}
+        if MODEL_OUTPUT not in group.frozen:
+            found += [_single_layer(group, each) for each in group.producers if id(each.layer) not in left_alone]
+    return tuple(found)
 
 
 def _single_layer(group: ChannelGroup, producer: Member) -> ChannelGroup:

@@ -1,6 +1,6 @@
 """Group lasso: learning structured sparsity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -10,7 +10,7 @@ from keras import ops
 from tfprune.callbacks.penalties.base import SparsityRegularization, add_to, merge_masks
 from tfprune.common.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
-from tfprune.graph.exclude import Exclude, resolve_exclude
+from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.graph.wiring import Wiring
 from tfprune.parts.branches import vanishing_branches
 from tfprune.parts.channels import channel_masks, zero_channels
@@ -105,14 +105,14 @@ class GroupLasso(SparsityRegularization):
         self._groups = groups
         if self.parts == "coupled":
             return coupled(groups)
-        leave_alone = resolve_exclude(self.model, self.exclude)
+        excluded = resolve_exclude(self.model, self.exclude)
         if self.parts == "depth":
-            return [self._branches(leave_alone)]
+            return [self._branches(excluded)]
         members = [
             member
             for group in groups
             for member in group.with_role("producer" if self.parts == "filter" else "consumer")
-            if member.variable.trainable and not leave_alone(member.layer)
+            if member.variable.trainable and not excluded.holds(member.variable)
         ]
         return [_columns(member) if self.parts == "shape" else of_member(member) for member in members]
 
@@ -156,8 +156,8 @@ class GroupLasso(SparsityRegularization):
             merge_masks(masks, channel_masks([(group, ~group.keep_one_each(dead))], ("producer", "affine")))
         return masks
 
-    def _branches(self, leave_alone: Callable[[keras.layers.Layer], bool]) -> Structure:
-        found = list(vanishing_branches(Wiring.of(self.model), leave_alone))
+    def _branches(self, excluded: Chosen) -> Structure:
+        found = list(vanishing_branches(Wiring.of(self.model), excluded.touches))
         if len(found) <= self.min_channels:
             raise ValueError(
                 f'GroupLasso(parts="depth") finds nothing to prune in {self.model.name!r}: it has {len(found)} '

@@ -3,7 +3,6 @@
 import random
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -12,14 +11,13 @@ import numpy as np
 
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity, Unstructured, prune_lowest
-from tfprune.graph.exclude import Exclude
+from tfprune.graph.exclude import Exclude, Overrides, resolve_overrides
 from tfprune.parts.kernels import Kernel, kernels
 from tfprune.schedules import Schedule
 from tfprune.training.clock import UpdateClock
 from tfprune.training.masks import HeldMasks, held_by_others, recorded_mask
 from tfprune.training.step import CapturedGradients
 
-Overrides = Mapping[keras.layers.Layer, float] | Callable[[keras.layers.Layer], float | None] | None
 Arrays = dict[str, np.ndarray]
 """Arrays by the name of a kernel."""
 
@@ -121,8 +119,8 @@ class SparseTraining(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the weights and check the schedule; errors come here, before time is spent."""
         found = kernels(self.model, self.exclude)
-        _check_known(self.overrides, found)
-        own = {kernel.name: _override(self.overrides, kernel.layer) for kernel in found}
+        settings = resolve_overrides(self.model, self.overrides, [kernel.variable for kernel in found])
+        own = dict(zip((kernel.name for kernel in found), settings, strict=True))
         chosen = [kernel for kernel in found if not kernel.depthwise or own[kernel.name] is not None]
         self._kernels = {kernel.name: kernel for kernel in chosen}
         self._own = {name: value for name, value in own.items() if value is not None}
@@ -408,23 +406,6 @@ class SparseTraining(keras.callbacks.Callback):
 
     def _by_path(self, arrays: Arrays) -> Arrays:
         return {self._kernels[name].path: array for name, array in arrays.items()}
-
-
-def _check_known(overrides: Overrides, found: Sequence[Kernel]) -> None:
-    if isinstance(overrides, Mapping):
-        known = {id(kernel.layer) for kernel in found}
-        unknown = [layer.name for layer in overrides if id(layer) not in known]
-        if unknown:
-            raise ValueError(
-                f"`overrides` names layers that have no weights to prune in this model, or are excluded: {unknown}. "
-                "Give it the layer objects of the model that is trained, such as model.get_layer(...)."
-            )
-
-
-def _override(overrides: Overrides, layer: keras.layers.Layer) -> float | None:
-    if overrides is None:
-        return None
-    return overrides(layer) if callable(overrides) else overrides.get(layer)
 
 
 def _check_seed(seed: int) -> int:

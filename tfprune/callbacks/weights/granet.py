@@ -2,11 +2,11 @@
 
 import math
 
-from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
+from tfprune.callbacks.weights.base import Arrays, SparseTraining
 from tfprune.callbacks.weights.rigl import grow_by_gradient
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import erdos_renyi_kernel, global_
-from tfprune.graph.exclude import Exclude
+from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.schedules import Cosine, Polynomial, Schedule
 
 

@@ -1,9 +1,9 @@
 """Gradual magnitude pruning."""
 
-from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
+from tfprune.callbacks.weights.base import Arrays, SparseTraining
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity
-from tfprune.graph.exclude import Exclude
+from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.schedules import Polynomial
 
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 import numpy as np
 
-from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
+from tfprune.callbacks.weights.base import Arrays, SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
-from tfprune.graph.exclude import Exclude
+from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.growth import Rewiring, drop_and_grow, drop_by_sign, grow
 from tfprune.schedules import Constant, Schedule
 

@@ -1,9 +1,9 @@
 """Static sparse training: a random mask that never changes."""
 
-from tfprune.callbacks.weights.base import Arrays, Overrides, SparseTraining
+from tfprune.callbacks.weights.base import Arrays, SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
-from tfprune.graph.exclude import Exclude
+from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.schedules import Constant
 
 
