@@ -19,9 +19,9 @@ from tfprune.exporting.modes import MODES, Mode
 from tfprune.exporting.signature import name_outputs
 from tfprune.exporting.sparsity import finish_sparse
 from tfprune.exporting.weight_only import quantize_weights
-from tfprune.graph import functional
+from tfprune.graph import Node, functional, is_graph
 from tfprune.quantization import is_quantize_aware, lowered
-from tfprune.rewriting.cloning import copy_adapted_state, made_from_config
+from tfprune.rewriting.engine import Rewriter
 
 SIGNATURE = "serving_default"
 _CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
@@ -81,20 +81,16 @@ def float32_twin(model: keras.Model) -> keras.Model:
     Returns:
         The model itself if all of its layers compute in float32.
     """
-    if not uses_half_precision(model):
-        return model
-    pairs: list[tuple[keras.Layer, keras.Layer]] = []
+    return _Float32().rewrite(model) if uses_half_precision(model) else model
 
-    def float32_copy(layer: keras.Layer) -> keras.Layer:
-        copy = made_from_config(layer, _as_float32(layer.get_config())[0])
-        pairs.append((layer, copy))
-        return copy
 
-    twin = keras.models.clone_model(model, clone_function=float32_copy, recursive=True)
-    twin.set_weights(model.get_weights())
-    for layer, copy in pairs:
-        copy_adapted_state(layer, copy)
-    return twin
+class _Float32(Rewriter):
+    def opened(self, node: Node) -> keras.Model | None:
+        return node.operation if is_graph(node.operation) else None
+
+    def copy(self, layer: Any) -> Any:
+        changes = _as_float32(layer.get_config())[0] if isinstance(layer, keras.layers.Layer) else {}
+        return self.copies.of(layer, **changes)
 
 
 def uses_half_precision(model: keras.Model) -> bool:

@@ -33,6 +33,11 @@ class Node:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def key(self) -> int:
+        """What stands for the call in tables: the id of its first output, as `walk` makes a new `Node` each time."""
+        return id(self.outputs[0])
+
+    @property
     def input_shapes(self) -> list[Shape]:
         """The shapes of the inputs, without the batch axis."""
         return [tuple(tensor.shape[1:]) for tensor in self.inputs]

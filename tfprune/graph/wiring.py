@@ -17,7 +17,7 @@ class Wiring:
         nodes: All calls, each after those that it depends on; those inside a model before the call of that model.
         makers: For each tensor (by id), the call that makes it and which of its outputs it is.
         readers: For each tensor (by id), the calls that read it; `None` where it leaves its graph as an output.
-        calls: For each layer (by id), its calls in the order of `tfprune.cloning`.
+        calls: For each layer (by id), its calls.
         views: For each nested model or layer made of layers (by id), the functional model that it stands for.
         inside: For each of them, its own calls.
 

@@ -5,13 +5,13 @@ from typing import Literal
 
 import keras
 
-from tfprune.graph import Node, analyse, functional, is_graph
+from tfprune.graph import Node, analyse, functional
 from tfprune.graph.exclude import resolve_exclude
 from tfprune.graph.residual import residual_branches
 from tfprune.graph.wiring import Wiring
 from tfprune.layers.scaling_factor import Per, ScalingFactor
-from tfprune.rewriting.cloning import compile_like, duplicate
-from tfprune.rewriting.edits import Edit, in_order
+from tfprune.rewriting.cloning import duplicate
+from tfprune.rewriting.edits import Edit
 
 Where = Literal["blocks", "channels"] | Sequence[keras.layers.Layer] | Callable[[keras.layers.Layer], bool]
 
@@ -55,10 +55,6 @@ def with_scaling_factors(model: keras.Model, where: Where = "blocks", *, per: Pe
     >>> [layer.name for layer in with_scaling_factors(model).layers if isinstance(layer, ScalingFactor)]
     ['add_factor']
     """
-    if not is_graph(model):
-        copy = with_scaling_factors(functional(model), where, per=per)
-        compile_like(model, copy)
-        return copy
     wiring = Wiring.of(model)
     per = per or ("channel" if where == "channels" else "block")
     factors = _Factors(model, per)
@@ -75,18 +71,18 @@ def with_scaling_factors(model: keras.Model, where: Where = "blocks", *, per: Pe
             f"where={where!r} finds no place for a scaling factor in {model.name!r} that has none yet. Give a list of "
             "layers to put them behind, such as [model.get_layer(name)]."
         )
-    return duplicate(model, analyse(model), in_order(wiring.calls, places))[0]
+    return duplicate(model, analyse(model), places)[0]
 
 
 Places = dict[int, Edit]
-"""For calls (by id of their node), what is added to them."""
+"""For calls (by `Node.key`), what is added to them."""
 
 
 class _Factors:
     """Makes factors, each with a name of its own."""
 
     def __init__(self, model: keras.Model, per: Per) -> None:
-        self._taken = {layer.name for layer in model.layers}
+        self._taken = {layer.name for layer in functional(model).layers}
         self._per = per
 
     def behind(self, layer: keras.layers.Layer) -> ScalingFactor:
@@ -101,7 +97,7 @@ class _Factors:
 
 def _behind_blocks(wiring: Wiring, factors: _Factors) -> Places:
     return {
-        id(branch.node): Edit(before={branch.index: factors.behind(branch.node.operation)})
+        branch.node.key: Edit(before={branch.index: factors.behind(branch.node.operation)})
         for branch in residual_branches(wiring)
         if not _is_scaled(wiring, branch.node.inputs[branch.index])
     }
@@ -118,7 +114,7 @@ def _behind_channels(model: keras.Model, wiring: Wiring, factors: _Factors) -> P
             continue
         node = _normalization_behind(wiring, calls[0])
         if node.outputs[0].shape[-1] == group.size and not _already(wiring, node):
-            places[id(node)] = Edit(after=factors.behind(layer))
+            places[node.key] = Edit(after=factors.behind(layer))
     return places
 
 
@@ -130,7 +126,7 @@ def _behind_chosen(model: keras.Model, wiring: Wiring, where: Where, factors: _F
             continue
         if len(node.outputs) != 1:
             raise ValueError(f"{node.operation.name!r} has {len(node.outputs)} outputs, so it cannot be scaled.")
-        places[id(node)] = Edit(after=factors.behind(node.operation))
+        places[node.key] = Edit(after=factors.behind(node.operation))
     return places
 
 

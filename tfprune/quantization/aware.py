@@ -13,9 +13,8 @@ from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeight
 from tfprune.quantization.flattening import flattened
 from tfprune.quantization.int8_rules import Kind, Rule
 from tfprune.quantization.normalization import folded_weights
-from tfprune.quantization.placement import Operators, Placement, Site, call_id, place
-from tfprune.rewriting.cloning import compile_like
-from tfprune.rewriting.replay import Copies, rewrite
+from tfprune.quantization.placement import Operators, Placement, Site, place
+from tfprune.rewriting.engine import Rewriter
 
 Normalization = Literal["train", "freeze", "fold"]
 
@@ -78,9 +77,7 @@ def quantize_aware(
         raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
     flat = flattened(model, exclude)
     operators = Operators.of(flat)
-    aware = _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).apply(flat)
-    compile_like(model, aware)
-    return aware
+    return _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).rewrite(flat)
 
 
 def is_quantize_aware(model: keras.Model) -> bool:
@@ -100,15 +97,17 @@ def is_quantize_aware(model: keras.Model) -> bool:
     return any(isinstance(layer, (QuantizeWeights, QuantizeActivation)) for layer in model.layers)
 
 
-class _Quantizer:
+class _Quantizer(Rewriter):
     """Puts the layers that round into a flat model."""
+
+    flat = True
 
     def __init__(
         self, operators: Operators, placement: Placement, mode: Normalization, keep_zeros: bool, momentum: float
     ) -> None:
+        super().__init__()
         self.placement, self.keep_zeros, self.momentum = placement, keep_zeros, momentum
-        self.rules: dict[int, Rule] = {call_id(node): rule for node, rule in operators.calls()}
-        self.copies = Copies()
+        self.rules: dict[int, Rule] = {node.key: rule for node, rule in operators.calls()}
         self.sizes = Counter(site.group for site in placement.values())
         self.steps: dict[int, keras.KerasTensor] = {}  # between the levels of a tensor, by its id
         self.units: dict[int, keras.KerasTensor] = {}  # of which the sums in a tensor are whole numbers, by its id
@@ -116,38 +115,33 @@ class _Quantizer:
         self.joined: dict[int, Node] = {}
         self.frozen: set[int] = set()
         for node in operators.nodes:
-            normalization = operators.normalized.get(call_id(node))
+            normalization = operators.normalized.get(node.key)
             if normalization is None:
                 continue
-            per_channel = all(self.rules[call_id(node)].channel_axes.values())
+            per_channel = all(self.rules[node.key].channel_axes.values())
             once = operators.times[id(node.operation)] == operators.times[id(normalization.operation)] == 1
             if not per_channel or (mode == "fold" and once):
-                self.folded[call_id(node)] = normalization
+                self.folded[node.key] = normalization
                 continue
             if once:  # what two layers hold would be two layers in a file
-                self.joined[call_id(node)] = normalization
+                self.joined[node.key] = normalization
             if mode != "train":
-                self.frozen.add(call_id(normalization))
-        self.gone = {call_id(node) for node in (*self.folded.values(), *self.joined.values())}
-        self.apart = {call_id(node) for node in operators.normalized.values()} - self.gone
+                self.frozen.add(normalization.key)
+        self.gone = {node.key for node in (*self.folded.values(), *self.joined.values())}
+        self.apart = {node.key for node in operators.normalized.values()} - self.gone
 
-    def apply(self, flat: keras.Model) -> keras.Model:
-        """Return the model with them."""
-        names = {id(layer.output): layer.name for layer in flat.layers if isinstance(layer, keras.layers.InputLayer)}
-        after = self.placement
-        aware = rewrite(flat, self._emit, lambda old, new: self._rounded(new, after.get(id(old)), names[id(old)]))
-        self.copies.set_weights()
-        return aware
+    def enter(self, old: keras.KerasTensor, new: keras.KerasTensor) -> keras.KerasTensor:
+        return self._rounded(new, self.placement.get(id(old)), new.name)
 
-    def _emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
-        if call_id(node) in self.gone:
+        if node.key in self.gone:
             outputs = tensors
         else:
             layer = self._layer(node)
             operator = isinstance(layer, QuantizeWeights)
             outputs = keras.tree.flatten(self._operated(layer, tensors[0]) if operator else layer(*args, **kwargs))
-        kind = self.rules[call_id(node)].kind
+        kind = self.rules[node.key].kind
         if kind in (Kind.NOTHING, Kind.MOVE):
             steps = [self.steps[id(tensor)] for tensor in tensors if id(tensor) in self.steps]
             self.steps.update((id(output), steps[0]) for output in outputs if steps)
@@ -166,28 +160,28 @@ class _Quantizer:
         return output
 
     def _layer(self, node: Node) -> Any:
-        rule, layer = self.rules[call_id(node)], node.operation
-        if rule.kind not in (Kind.KERNEL, Kind.AFFINE) or call_id(node) in self.apart:
+        rule, layer = self.rules[node.key], node.operation
+        if rule.kind not in (Kind.KERNEL, Kind.AFFINE) or node.key in self.apart:
             return self._copy(node)
         return self.copies.once(("weights", *self._key(node)), lambda: self._wrapped(node, layer, rule))
 
     def _key(self, node: Node) -> tuple[int, int]:
-        normalization = self.folded.get(call_id(node))
-        return id(node.operation), 0 if normalization is None else call_id(normalization)
+        normalization = self.folded.get(node.key)
+        return id(node.operation), 0 if normalization is None else normalization.key
 
     def _copy(self, node: Node) -> keras.layers.Layer:
-        frozen = {"trainable": False} if call_id(node) in self.frozen else {}
+        frozen = {"trainable": False} if node.key in self.frozen else {}
         copy: keras.layers.Layer = self.copies.of(node.operation, **frozen)
         return copy
 
     def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
-        if call_id(node) in self.folded:
-            normalization = self.folded[call_id(node)].operation
+        if node.key in self.folded:
+            normalization = self.folded[node.key].operation
             weights = folded_weights(layer, normalization, rule.channel_axes["kernel"])
             copy = self.copies.new(layer, weights, use_bias=True)
         else:
             copy = self._copy(node)
-        joined = self.joined.get(call_id(node))
+        joined = self.joined.get(node.key)
         zeros = [np.mean(keras.ops.convert_to_numpy(getattr(layer, name)) == 0) for name in rule.channel_axes]
         return QuantizeWeights(
             copy,

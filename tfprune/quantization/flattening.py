@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from tfprune.graph import Node, nested
-from tfprune.graph.exclude import Exclude, resolve_exclude
+from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.quantization.aware_layers import KeepFloat
-from tfprune.rewriting.replay import Copies, replay, rewrite
+from tfprune.rewriting.copies import Copies
+from tfprune.rewriting.engine import Rewriter
 
 layers = keras.layers
 Step = Callable[[Any], Any]
@@ -26,7 +27,7 @@ def flattened(model: keras.Model, exclude: Exclude = None) -> keras.Model:
             `tfprune.quantize_aware`.
 
     Returns:
-        A functional model.
+        A functional model, compiled like the model.
 
     Example:
 
@@ -34,31 +35,37 @@ def flattened(model: keras.Model, exclude: Exclude = None) -> keras.Model:
     >>> [type(layer).__name__ for layer in flattened(model).layers]
     ['InputLayer', 'DepthwiseConv2D', 'Conv2D', 'Activation']
     """
-    copies, excluded = Copies(), resolve_exclude(model, exclude)
+    return _Flattener(resolve_exclude(model, exclude)).rewrite(model)
 
-    def marked(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return KeepFloat(copies.of(layer), name=copies.unused(f"float_{layer.name}"), dtype=layer.dtype_policy)
 
-    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        layer = node.operation
-        inner = None if excluded(layer) else nested(node)
-        if inner is None and excluded.touches(layer):
-            return copies.once(("float", id(layer)), lambda: marked(layer))(*args, **kwargs)
-        if inner is not None:
-            outer = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
-            tensors = {id(old): new for old, new in zip(inner.inputs, outer, strict=True)}
-            return replay(inner, tensors, emit)
-        steps = _steps(node.operation, copies)
+class _Flattener(Rewriter):
+    flat = True
+
+    def __init__(self, excluded: Chosen) -> None:
+        super().__init__()
+        self._excluded = excluded
+
+    def opened(self, node: Node) -> keras.Model | None:
+        return None if self._excluded(node.operation) else nested(node)
+
+    def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._excluded.touches(node.operation):
+            return self._marked(node.operation)(*args, **kwargs)
+        steps = _steps(node.operation, self.copies)
         if steps is None:
-            return copies.of(node.operation)(*args, **kwargs)
+            return self.copy(node.operation)(*args, **kwargs)
         value = args[0]
         for step in steps:
             value = step(value)
         return value
 
-    flat = rewrite(model, emit)
-    copies.set_weights()
-    return flat
+    def _marked(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        def make() -> keras.layers.Layer:
+            name = self.copies.unused(f"float_{layer.name}")
+            return KeepFloat(self.copy(layer), name=name, dtype=layer.dtype_policy)
+
+        made: keras.layers.Layer = self.copies.once(("float", id(layer)), make)
+        return made
 
 
 def _steps(operation: Any, copies: Copies) -> list[Step] | None:

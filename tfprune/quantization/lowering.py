@@ -12,9 +12,9 @@ from tfprune.quantization.aware import is_quantize_aware
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
 from tfprune.quantization.int8_rules import Kind, Rule
 from tfprune.quantization.normalization import folded_weights, per_channel
-from tfprune.quantization.placement import Operators, call_id
-from tfprune.rewriting.cloning import compile_like
-from tfprune.rewriting.replay import Copies, rewrite
+from tfprune.quantization.placement import Operators
+from tfprune.rewriting.copies import Copies
+from tfprune.rewriting.engine import Rewriter
 
 layers = keras.layers
 
@@ -40,24 +40,23 @@ def strip(model: keras.Model) -> keras.Model:
     ['InputLayer', 'Dense', 'ReLU']
     """
     _check_aware(model)
-    copies = Copies()
+    return _Stripper().rewrite(model)
 
-    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+
+class _Stripper(Rewriter):
+    flat = True
+
+    def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = node.operation
         if isinstance(layer, QuantizeActivation):
             return [args[0], args[0]]  # nothing reads the second, the step of the levels
         if isinstance(layer, KeepFloat):
-            return copies.of(layer.layer)(*args, **kwargs)
+            return self.copy(layer.layer)(*args, **kwargs)
         if not isinstance(layer, QuantizeWeights):
-            return copies.of(layer)(*args, **kwargs)
-        made = copies.of(layer.layer)(args[0])
-        made = made if layer.normalization is None else copies.of(layer.normalization)(made)
+            return self.copy(layer)(*args, **kwargs)
+        made = self.copy(layer.layer)(args[0])
+        made = made if layer.normalization is None else self.copy(layer.normalization)(made)
         return [made, made]  # nor the unit of the sums
-
-    plain = rewrite(model, emit)
-    copies.set_weights()
-    compile_like(model, plain)
-    return plain
 
 
 def lowered(model: keras.Model) -> keras.Model:
@@ -87,48 +86,55 @@ def lowered(model: keras.Model) -> keras.Model:
     ['classes']
     """
     _check_aware(model)
-    copies = Copies()
-    operators = Operators.of(model)
-    rules = {call_id(node): rule for node, rule in operators.calls()}
-    gone = {call_id(node) for node in operators.normalized.values()}
-    made_in_float = {id(t) for node, rule in operators.calls() if rule.kind is Kind.FLOAT for t in node.outputs}
-    doors = {id(tensor) for tensor in functional(model).inputs}
+    return _Lowerer(model).rewrite(model)
 
-    def apart(old: Sequence[keras.KerasTensor], new: Any) -> Any:
-        numbers = iter(old)
-        return keras.tree.map_structure(
-            lambda value: (
-                _Barrier(name=copies.unused("barrier"))(value)
-                if isinstance(value, keras.KerasTensor) and id(next(numbers)) not in made_in_float | doors
-                else value
-            ),
-            new,
-        )
 
-    def emit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        layer, rule = node.operation, rules[call_id(node)]
-        if call_id(node) in gone:
+class _Lowerer(Rewriter):
+    flat = True
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self._name, self._operators = model.name, Operators.of(model)
+        calls = list(self._operators.calls())
+        self._rules = {node.key: rule for node, rule in calls}
+        self._gone = {node.key for node in self._operators.normalized.values()}
+        self._made_in_float = {id(t) for node, rule in calls if rule.kind is Kind.FLOAT for t in node.outputs}
+        self._doors = {id(tensor) for tensor in functional(model).inputs}
+
+    def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer, rule = node.operation, self._rules[node.key]
+        if node.key in self._gone:
             return args[0]
         if isinstance(layer, QuantizeActivation):
-            value = _Barrier(name=copies.unused("barrier"))(args[0]) if id(node.inputs[0]) in made_in_float else args[0]
-            return list(copies.once(("range", id(layer)), lambda: _constant_range(layer, model))(value))
+            value = self._barrier(args[0]) if id(node.inputs[0]) in self._made_in_float else args[0]
+            return list(self.copies.once(("range", id(layer)), lambda: _constant_range(layer, self._name))(value))
         if rule.kind is Kind.FLOAT:
-            args, kwargs = apart(node.inputs, (args, kwargs))
+            args, kwargs = self._apart(node.inputs, (args, kwargs))
         if rule.kind is Kind.KERNEL:
-            after = operators.normalized.get(call_id(node))
+            after = self._operators.normalized.get(node.key)
             normalization = layer.normalization if after is None else after.operation
-            made = _kernel(layer.layer, normalization, rule, copies)(args[0])
+            made = _kernel(layer.layer, normalization, rule, self.copies)(args[0])
             return [made, made]  # nothing reads the second, the unit of the sums
         if rule.kind is Kind.AFFINE:
-            made = _depthwise(layer.layer, copies, args[0])
+            made = _depthwise(layer.layer, self.copies, args[0])
             return [made] * len(node.outputs)
         if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
-            return _repeated(node, args[0], copies)
-        return copies.of(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
+            return _repeated(node, args[0], self.copies)
+        return self.copy(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
 
-    plain = rewrite(model, emit)
-    copies.set_weights()
-    return plain
+    def _apart(self, old: Sequence[keras.KerasTensor], new: Any) -> Any:
+        """Arguments of a call in float, apart from what is int8."""
+        numbers = iter(old)
+
+        def part(value: Any) -> Any:
+            if not isinstance(value, keras.KerasTensor) or id(next(numbers)) in self._made_in_float | self._doors:
+                return value
+            return self._barrier(value)
+
+        return keras.tree.map_structure(part, new)
+
+    def _barrier(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+        return _Barrier(name=self.copies.unused("barrier"))(tensor)
 
 
 def left_in_float(model: keras.Model) -> dict[str, str]:
@@ -194,10 +200,10 @@ def _check_aware(model: keras.Model) -> None:
         raise ValueError(f"The model {model.name!r} is not quantize-aware. Give what tfprune.quantize_aware returned.")
 
 
-def _constant_range(layer: QuantizeActivation, model: keras.Model) -> "_ConstantRange":
+def _constant_range(layer: QuantizeActivation, name: str) -> "_ConstantRange":
     if layer.range is None:
         raise ValueError(
-            f"The model {model.name!r} has not seen data since quantize_aware, so {layer.name!r} has no range. "
+            f"The model {name!r} has not seen data since quantize_aware, so {layer.name!r} has no range. "
             "Fit it for at least one step, then export."
         )
     return _ConstantRange(*layer.range, dtype=layer.dtype_policy)

@@ -18,11 +18,6 @@ _KEEPS = (Kind.MOVE, Kind.AVERAGE, Kind.RECTIFIER)
 """A ReLU of its own keeps the range as well: another one would round numbers that are rounded already."""
 
 
-def call_id(node: Node) -> int:
-    """Return what stands for a call: the id of its first output, as `walk` makes a new `Node` each time."""
-    return id(node.outputs[0])
-
-
 @dataclass(frozen=True)
 class Site:
     """A place at which numbers are rounded.
@@ -47,7 +42,7 @@ class Operators:
         rules: What becomes of each call.
         readers: For each tensor (by id), the calls that read it.
         times: For each layer (by id), how often it is called.
-        normalized: For kernels (by `call_id`), the BatchNormalization that becomes part of the operator.
+        normalized: For kernels (by `Node.key`), the BatchNormalization that becomes part of the operator.
         inside: Tensors (by id) that exist only inside an operator.
     """
 
@@ -84,19 +79,19 @@ class Operators:
         return zip(self.nodes, self.rules, strict=True)
 
     def _fuse(self) -> None:
-        rules = {call_id(node): rule for node, rule in self.calls()}
+        rules = {node.key: rule for node, rule in self.calls()}
         for node, rule in self.calls():
             if rule.kind not in (Kind.KERNEL, Kind.AFFINE, Kind.ARITHMETIC):
                 continue
             last, following = node, self._only_reader(node)
-            if following and rule.kind is Kind.KERNEL and _normalizes(following, rules[call_id(following)]):
+            if following and rule.kind is Kind.KERNEL and _normalizes(following, rules[following.key]):
                 # One scale for all of a kernel would not stay the same when its channels are scaled.
                 per_channel = all(rule.channel_axes.values())
                 if per_channel or self.times[id(node.operation)] == 1:
-                    self.normalized[call_id(node)] = following
+                    self.normalized[node.key] = following
                     self.inside.add(id(last.outputs[0]))
                     last, following = following, self._only_reader(following)
-            if following and rules[call_id(following)].kind is Kind.RECTIFIER:
+            if following and rules[following.key].kind is Kind.RECTIFIER:
                 self.inside.add(id(last.outputs[0]))
 
     def _only_reader(self, node: Node) -> Reader:

@@ -1,13 +1,11 @@
 """What a copy of a model does differently from the model: calls that are scaled, or left out."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-
-from tfprune.graph import Node
 
 
 @dataclass(frozen=True)
@@ -63,38 +61,5 @@ class Edit:
 PLAIN = Edit()
 """Nothing changes."""
 
-Edits = Mapping[int, Sequence[Edit]]
-"""For layers (by id), one edit for each of their calls, in the order of `tfprune.graph.wiring.Wiring.calls`."""
-
-
-def in_order(calls: Mapping[int, Sequence[Node]], chosen: Mapping[int, Edit]) -> Edits:
-    """Sort edits by layers.
-
-    Args:
-        calls: `Wiring.calls` of the model.
-        chosen: For calls (by id of their node), the edit.
-
-    Returns:
-        The edits of the layers that have any.
-    """
-    by_layer = {key: [chosen.get(id(node), PLAIN) for node in nodes] for key, nodes in calls.items()}
-    return {key: edits for key, edits in by_layer.items() if any(edit is not PLAIN for edit in edits)}
-
-
-class EditsInTurn:
-    """Hands out the edits of each layer, call by call.
-
-    Args:
-        edits: The edits; layers without any are called as they are.
-    """
-
-    def __init__(self, edits: Edits) -> None:
-        self._left: dict[int, Iterator[Edit]] = {key: iter(each) for key, each in edits.items()}
-
-    def has(self, layer: keras.layers.Layer) -> bool:
-        """Return whether a layer has edits."""
-        return id(layer) in self._left
-
-    def next(self, layer: keras.layers.Layer) -> Edit:
-        """Return the edit of the next call of a layer."""
-        return next(self._left[id(layer)]) if self.has(layer) else PLAIN
+Edits = Mapping[int, Edit]
+"""For calls (by `tfprune.graph.Node.key`), what changes about them."""

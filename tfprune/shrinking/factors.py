@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from tfprune.graph import Analysis, Node, analyse, functional, is_graph
+from tfprune.graph import Analysis, Node, analyse
 from tfprune.graph.wiring import Wiring, is_addition
 from tfprune.layers import ScalingFactor
 from tfprune.parts.branches import (
@@ -17,8 +17,8 @@ from tfprune.parts.branches import (
     is_changed,
     zero_tensors,
 )
-from tfprune.rewriting.cloning import compile_like, duplicate
-from tfprune.rewriting.edits import Edit, in_order
+from tfprune.rewriting.cloning import duplicate
+from tfprune.rewriting.edits import Edit
 
 layers = keras.layers
 
@@ -79,13 +79,9 @@ def fold_scaling_factors(model: keras.Model) -> keras.Model:
     >>> [layer.name for layer in fold_scaling_factors(model).layers[1:]]
     ['classes']
     """
-    if not is_graph(model):
-        folded = fold_scaling_factors(functional(model))
-        compile_like(model, folded)
-        return folded
     wiring, analysis = Wiring.of(model), analyse(model)
     plan = _Plan(wiring, analysis)
-    folded, twins = duplicate(model, analysis, in_order(wiring.calls, plan.edits))
+    folded, twins = duplicate(model, analysis, plan.edits)
     for variable, factor in plan.factors:
         twin = twins[id(variable)]
         twin.assign(twin.numpy().astype(np.float64) * factor)
@@ -96,7 +92,7 @@ class _Plan:
     """What becomes of every call.
 
     Attributes:
-        edits: For calls (by id of their node), what changes.
+        edits: For calls (by `Node.key`), what changes.
         factors: Variables, and what they are multiplied by.
     """
 
@@ -115,16 +111,16 @@ class _Plan:
         for node in self._wiring.nodes:
             kept = _inputs_that_stay(node, zero) if is_addition(node.operation) else None
             if kept is not None:
-                self.edits[id(node)] = Edit(inputs=kept)
+                self.edits[node.key] = Edit(inputs=kept)
             elif _is_relu(node.operation) and self._repeats_relu(node):
-                self.edits[id(node)] = Edit(inputs=(0,))
+                self.edits[node.key] = Edit(inputs=(0,))
 
     def _repeats_relu(self, node: Node) -> bool:
         """Whether a ReLU directly follows on another one, now that branches are gone."""
         tensor, dropped = node.inputs[0], False
         while id(tensor) in self._wiring.makers:
             maker = self._wiring.makers[id(tensor)][0]
-            edit = self.edits.get(id(maker))
+            edit = self.edits.get(maker.key)
             if edit is None or not edit.skips:
                 return dropped and _is_relu(maker.operation)
             assert edit.inputs is not None
@@ -134,7 +130,7 @@ class _Plan:
     def _take_out(self, node: Node) -> None:
         layer = node.operation
         factor = layer.factor.numpy().astype(np.float64)
-        self.edits[id(node)] = Edit(inputs=(0,))
+        self.edits[node.key] = Edit(inputs=(0,))
         if self._is_dropped(node.outputs[0]):
             return
         found = self._scales(node.inputs[0], factor, POSITIVE if (factor >= 0).all() else POSITIVE[:1])
@@ -145,7 +141,7 @@ class _Plan:
             count = sum(edit.after is not None for edit in self.edits.values())
             name = layer.name if len(self._wiring.calls[id(layer)]) == 1 else f"{layer.name}_{count}"
             scale = factor.astype("float32").tolist()
-            self.edits[id(node)] = Edit((0,), after=layers.Rescaling(scale, name=name, dtype=layer.dtype_policy))
+            self.edits[node.key] = Edit((0,), after=layers.Rescaling(scale, name=name, dtype=layer.dtype_policy))
         self.factors += found or []
 
     def _is_dropped(self, tensor: keras.KerasTensor) -> bool:
@@ -156,7 +152,7 @@ class _Plan:
     def _drops(self, reader: Node | None, tensor: keras.KerasTensor) -> bool:
         if reader is None:
             return self._is_dropped_outside(tensor)
-        edit = self.edits.get(id(reader))
+        edit = self.edits.get(reader.key)
         if is_addition(reader.operation) and edit is not None and edit.inputs is not None:
             return all(reader.inputs[index] is not tensor for index in edit.inputs)
         passes = isinstance(reader.operation, ScalingFactor) or commutes(reader.operation, ZERO_AT_ZERO)

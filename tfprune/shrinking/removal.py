@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse, functional, is_graph
+from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse
 from tfprune.graph.liveness import CONSTANT, arrivals
 from tfprune.layers import scaling_factors
 from tfprune.parts.channels import zero_channels
-from tfprune.rewriting.cloning import compile_like, duplicate, rebuild
+from tfprune.rewriting.cloning import duplicate, rebuild
 from tfprune.shrinking.constants import fold_constants, probe_inputs, run
 from tfprune.shrinking.factors import adds_zeros, fold_scaling_factors
 from tfprune.shrinking.input_selection import ended_channels
@@ -79,10 +79,6 @@ def shrink(
 
 
 def _shrink(model: keras.Model, keep: Keep | None, approximate: bool, quiet: bool) -> keras.Model:
-    if not is_graph(model):
-        small = _shrink(functional(model), keep, approximate, quiet)
-        compile_like(model, small)
-        return small
     if keep is not None:
         small = _remove_unkept(model, analyse(model, approximate=approximate), keep)
         return fold_scaling_factors(small) if scaling_factors(small) else small

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from tfprune.graph import Analysis, analyse, functional, is_graph
+from tfprune.graph import Analysis, analyse
 from tfprune.graph.channel_costs import layer_macs, layer_terms, parameter_terms, total_cost
 from tfprune.graph.profiling import profile
 from tfprune.graph.record import Binding
-from tfprune.rewriting.cloning import compile_like, rebuild_anew
+from tfprune.rewriting.cloning import rebuild_anew
 from tfprune.shrinking.one_shot import Budget
 
 LARGEST = 2.0**10
@@ -56,10 +56,6 @@ def widen(model: keras.Model, multiplier: float | Budget) -> keras.Model:
     26
     """
     _check(multiplier)
-    if not is_graph(model):
-        wide = widen(functional(model), multiplier)
-        compile_like(model, wide)
-        return wide
     analysis = analyse(model)
     if not analysis.groups.free:
         raise ValueError(f"No channel of {model.name!r} is free, so no width can change.\n{analysis.groups}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.drivers.compression.data import Data, ShuffledBatches
 from tfprune.drivers.compression.display import Display, EpochLines
-from tfprune.rewriting.cloning import compile_like
+from tfprune.rewriting.compiling import compile_like
 
 _BACKUP = "epoch-{}.weights.h5"
 

@@ -1,0 +1,142 @@
+"""Copies of layers, made from their configs."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+Fill = Callable[[keras.layers.Layer, keras.layers.Layer], None]
+"""Gives the copy of a layer its weights, once it is built."""
+
+
+class Copies:
+    """The layers of a changed copy of a model: of a shared layer one, of operations themselves.
+
+    Args:
+        rename: Whether a name that another copy has already gets a number, as layers of several models come into one.
+
+    Attributes:
+        pairs: The layers, each with its copy, in the order in which they were made.
+    """
+
+    def __init__(self, rename: bool = False) -> None:
+        self.pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+        self._rename = rename
+        self._made: dict[Any, Any] = {}
+        self._names: set[str] = set()
+        self._unset: list[Callable[[], None]] = []
+
+    def of(self, operation: Any, **changes: Any) -> Any:
+        """Return the copy of a layer.
+
+        Args:
+            operation: A layer, or an operation of `keras.ops`.
+            **changes: What differs in the copy's config.
+
+        Returns:
+            The copy, the same each time; its weights are set by `set_weights`.
+        """
+        if not isinstance(operation, keras.layers.Layer):
+            return operation
+        return self.once(("copy", id(operation)), lambda: self.new(operation, operation.variables, **changes))
+
+    def new(self, layer: keras.layers.Layer, weights: Sequence[Any], **changes: Any) -> Any:
+        """Return another copy of a layer.
+
+        Args:
+            layer: The layer.
+            weights: The values of the copy's variables: arrays or variables.
+            **changes: What differs in the copy's config.
+
+        Returns:
+            The copy.
+        """
+
+        def fill(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+            for target, value in zip(copy.variables, weights, strict=True):
+                target.assign(value)
+
+        return self.add(layer, {**layer.get_config(), **changes, "name": self.unused(layer.name)}, fill)
+
+    def add(self, layer: keras.layers.Layer, config: dict[str, Any], fill: Fill) -> Any:
+        """Return a layer of the same class from an edited config.
+
+        Args:
+            layer: The layer.
+            config: Its config, perhaps with other sizes or data types.
+            fill: Sets the weights; called by `set_weights`, before the copy gets what was learned in `adapt`.
+
+        Returns:
+            The new layer.
+        """
+        copy = made_from_config(layer, config)
+        self.pairs.append((layer, copy))
+
+        def finish() -> None:
+            fill(layer, copy)
+            copy_adapted_state(layer, copy)
+
+        self._unset.append(finish)
+        return copy
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned for this key the first time."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def unused(self, name: str) -> str:
+        """Return a name that no copy has yet: this one, or one with a number if copies are renamed."""
+        if not self._rename:
+            return name
+        numbered = (f"{name}_{count}" for count in itertools.count(1))
+        free = next(each for each in itertools.chain([name], numbered) if each not in self._names)
+        self._names.add(free)
+        return free
+
+    def set_weights(self) -> None:
+        """Set the weights of the copies, which are built by now."""
+        for finish in self._unset:
+            finish()
+
+
+def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
+    """Make a layer of the same class from its edited config.
+
+    Args:
+        layer: The layer.
+        config: What its `get_config` returns, perhaps with other sizes or data types.
+
+    Returns:
+        The new layer.
+    """
+    if not isinstance(layer, keras.layers.Lambda):
+        return type(layer).from_config(config)
+    # Its from_config refuses a Python lambda, as it might come from a stranger's file. This one is the user's own.
+    named = {key: config[key] for key in ("name", "trainable", "dtype")}
+    options = {"mask": layer.mask, "arguments": layer.arguments}
+    # Private: the output shape as it was given, of which get_config() has the code alone.
+    return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
+
+
+def copy_adapted_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Copy what a preprocessing layer learned in `adapt`, as Keras saves and loads it; leave other layers alone.
+
+    Its variables are not all of it: Normalization computes with constants made from them, and a lookup layer has a
+    vocabulary.
+
+    Args:
+        layer: A layer.
+        copy: A layer made from its config, and built.
+    """
+    if not hasattr(layer, "finalize_state"):
+        return
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    copy.load_own_variables(store)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            copy.load_assets(folder)
