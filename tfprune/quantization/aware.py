@@ -182,7 +182,7 @@ class _Quantizer:
     def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
         if call_id(node) in self.folded:
             normalization = self.folded[call_id(node)].operation
-            weights = folded_weights(layer, normalization, rule.channel_axes["kernel"])
+            weights = folded_weights(layer, normalization)
             copy = self.copies.new(layer, weights, use_bias=True)
         else:
             copy = self._copy(node)
