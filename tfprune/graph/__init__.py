@@ -2,6 +2,7 @@
 
 from tfprune.graph.costs import multiply_accumulates
 from tfprune.graph.groups import Analysis, ChannelGroup, ChannelGroups, Member, analyse, channel_groups
+from tfprune.graph.kinds import KernelAxes, LayerKind, register_kind
 from tfprune.graph.record import Call, Role
 from tfprune.graph.rules import find_rule, rule
 from tfprune.graph.walk import Node, check_built, check_traceable, functional, is_graph, nested, room_for, walk
@@ -11,6 +12,8 @@ __all__ = [
     "Call",
     "ChannelGroup",
     "ChannelGroups",
+    "KernelAxes",
+    "LayerKind",
     "Member",
     "Node",
     "Role",
@@ -23,6 +26,7 @@ __all__ = [
     "is_graph",
     "multiply_accumulates",
     "nested",
+    "register_kind",
     "room_for",
     "rule",
     "walk",

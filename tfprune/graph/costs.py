@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import keras
 
+from tfprune.graph.kinds import exact_kind
 from tfprune.graph.rules.attention import attention_arguments, projections
 from tfprune.graph.walk import Node, Shape
 from tfprune.graph.wrapped import inner_nodes
@@ -14,7 +15,7 @@ layers = keras.layers
 Cost = Callable[[Node], int]
 
 COSTS: dict[type, Cost] = {}
-"""For each kind of layer that multiplies by a kernel, the MACs of one call for one sample."""
+"""For kinds of layers whose kernels do not say it all, the MACs of one call for one sample."""
 
 
 def cost(*layer_classes: type) -> Callable[[Cost], Cost]:
@@ -51,8 +52,8 @@ def multiply_accumulates(node: Node) -> int:
     >>> [multiply_accumulates(node) for node in walk(model)] == [8 * 8 * 3 * 3 * 3 * 4]
     True
     """
-    count = COSTS.get(type(node.operation))
-    return count(node) if count is not None else 0
+    count = COSTS.get(type(node.operation), _products)
+    return count(node)
 
 
 def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
@@ -77,28 +78,14 @@ def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
     return sizes
 
 
-@cost(
-    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
-    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-)
-def _convolution(node: Node) -> int:
-    return _positions(node, node.output_shapes[0]) * math.prod(node.operation.kernel.shape)
-
-
-@cost(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-def _transposed_convolution(node: Node) -> int:
-    return _positions(node, node.input_shapes[0]) * math.prod(node.operation.kernel.shape)
-
-
-@cost(layers.SeparableConv1D, layers.SeparableConv2D)
-def _separable_convolution(node: Node) -> int:
-    kernels = (node.operation.depthwise_kernel, node.operation.pointwise_kernel)
-    return _positions(node, node.output_shapes[0]) * sum(math.prod(kernel.shape) for kernel in kernels)
-
-
-@cost(layers.Dense)
-def _dense(node: Node) -> int:
-    return math.prod(fixed_shape(node, node.output_shapes[0])[:-1]) * math.prod(node.operation.kernel.shape)
+def _products(node: Node) -> int:
+    """Every weight of a kernel is multiplied once for each position that the kernel is applied at."""
+    shapes = {"outputs": node.output_shapes[:1], "inputs": node.input_shapes[:1]}
+    return sum(
+        _positions(node, shape) * math.prod(kernel.of(node.operation).shape)
+        for kernel in exact_kind(node.operation).kernels
+        for shape in shapes.get(kernel.applied_at or "", ())
+    )
 
 
 @cost(layers.EinsumDense)
@@ -142,4 +129,4 @@ def _wrapper(node: Node) -> int:
 
 def _positions(node: Node, shape: Shape) -> int:
     sizes = fixed_shape(node, shape)
-    return math.prod(sizes[1:] if node.operation.data_format == "channels_first" else sizes[:-1])
+    return math.prod(sizes[1:] if getattr(node.operation, "data_format", None) == "channels_first" else sizes[:-1])

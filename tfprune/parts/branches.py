@@ -5,32 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 
 from tfprune.graph import Node
+from tfprune.graph.kinds import exact_kind
 from tfprune.graph.residual import residual_branches
 from tfprune.graph.wiring import Wiring, is_addition
 from tfprune.layers.scaling_factor import ScalingFactor
 
 layers = keras.layers
 
-_KEEP_CHANNELS = (
-    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.Identity),
-    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
-    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
-    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
-    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
-    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
-)
-"""Layers that commute with factors of at least 0, for the tensor or per channel, on the last axis."""
-
-KERNELS: dict[type, tuple[str, int]] = {
-    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense), ("kernel", -1)),
-    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), ("kernel", -2)),
-    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), ("pointwise_kernel", -1)),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), ("kernel", -2)),
-}
-"""For layers that multiply by a kernel and add a bias, the kernel and its axis of output channels."""
-
-NORMALIZATIONS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 POSITIVE = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
 ZERO_AT_ZERO = (*POSITIVE, *(getattr(keras.activations, name) for name in ("elu", "gelu", "hard_silu", "mish")))
 ZERO_AT_ZERO += tuple(getattr(keras.activations, name) for name in ("relu6", "selu", "silu", "softsign", "tanh"))
@@ -110,7 +91,7 @@ def commutes(operation: keras.Operation, activations: tuple[Callable[..., object
     Returns:
         Whether it does; False where that is not known.
     """
-    if type(operation) in _KEEP_CHANNELS:
+    if exact_kind(operation).factors == "input":
         return getattr(operation, "data_format", None) != "channels_first"
     if type(operation) is layers.Activation:
         return operation.activation in activations
@@ -140,11 +121,12 @@ def _gives_zero(node: Node, zero: set[int], is_zero: IsZero) -> bool:
         return bool(arriving) and all(arriving) and not _has_constants(node)
     if type(layer) is layers.Multiply:
         return any(arriving)
-    if type(layer) in NORMALIZATIONS:
-        return layer.gamma is not None and is_zero(layer.gamma) and (layer.beta is None or is_zero(layer.beta))
-    if type(layer) in KERNELS and layer.activation in ZERO_AT_ZERO and not is_changed(layer):
-        kernel = getattr(layer, KERNELS[type(layer)][0])
-        return (all(arriving) or is_zero(kernel)) and (layer.bias is None or is_zero(layer.bias))
+    kind = exact_kind(layer)
+    if kind.factors == "weights" and kind.activation_of(layer) in ZERO_AT_ZERO and not is_changed(layer):
+        scale, shift = kind.scale_of(layer), kind.shift_of(layer)
+        factors = [kernel.of(layer) for kernel in kind.kernels] + ([] if scale is None else [scale])
+        product = (bool(kind.kernels) and all(arriving)) or any(is_zero(factor) for factor in factors)
+        return product and (shift is None or is_zero(shift))
     return commutes(layer, ZERO_AT_ZERO) and all(arriving)
 
 

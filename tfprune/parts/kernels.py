@@ -4,14 +4,13 @@ Unlike `tfprune.graph`, which follows channels and therefore needs a rule for th
 asks which variables are kernels: subclasses count, and the calls of the model need not be readable.
 """
 
-import functools
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
 from tfprune.graph.chains import Chain, chains
 from tfprune.graph.exclude import Exclude, resolve_exclude
+from tfprune.graph.kinds import find_kind
 from tfprune.graph.walk import check_built
 
 layers = keras.layers
@@ -40,45 +39,13 @@ class Kernel:
     depthwise: bool
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A kernel of a class of layers; without an axis, the layer's equation tells."""
-
-    attribute: str
-    input_axis: int | None
-    depthwise: bool = False
-
-
-_RECURRENT = (_Part("kernel", -2), _Part("recurrent_kernel", -2))
-
-_PARTS: dict[type, tuple[_Part, ...]] = {
-    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense), (_Part("kernel", -2),)),
-    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), (_Part("kernel", -1),)),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), (_Part("kernel", -2, depthwise=True),)),
-    **dict.fromkeys(
-        (layers.SeparableConv1D, layers.SeparableConv2D),
-        (_Part("depthwise_kernel", -2, depthwise=True), _Part("pointwise_kernel", -2)),
-    ),
-    layers.EinsumDense: (_Part("kernel", None),),
-    layers.Embedding: (_Part("embeddings", -1),),
-    **dict.fromkeys((layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell), _RECURRENT),
-    # The class of their cells has no public name.
-    **dict.fromkeys(
-        (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D),
-        (_Part("cell.kernel", -2), _Part("cell.recurrent_kernel", -2)),
-    ),
-}
-
-# Layers that stand for the layers inside them, and how many of those a name leaves out: an RNN has one cell.
-_WHOLE: dict[type, int] = {layers.MultiHeadAttention: 0, layers.GroupQueryAttention: 0, layers.RNN: 1}
-
-
 def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
     """Return the kernels of a model whose weights can be pruned one by one.
 
-    Those of convolutions, `Dense`, `EinsumDense`, `Embedding`, attention and recurrent layers, and of subclasses of
-    them; also inside wrappers, nested models and custom layers. A shared layer counts once. Kernels that are not
-    trained (`trainable=False`) are left out, since the weights around those that go could not make up for them.
+    Those of convolutions, `Dense`, `EinsumDense`, `Embedding`, attention and recurrent layers, of subclasses of them,
+    and of your own layers that `tfprune.graph.register_kind` knows; also inside wrappers, nested models and custom
+    layers. A shared layer counts once. Kernels that are not trained (`trainable=False`) are left out, since the weights
+    around those that go could not make up for them.
 
     Args:
         model: A built Keras model.
@@ -109,18 +76,17 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
     found: dict[str, Kernel] = {}
     for chain in chains(model):
         holder, (owner, names) = chain[-1], _owner(chain)
-        parts = _parts(holder)
-        if not parts or excluded(holder) or not holder.trainable:
+        axes = find_kind(holder).kernels
+        if not axes or excluded(holder) or not holder.trainable:
             continue
         _check_plain(holder, owner)
-        for part in parts:
-            *inner, attribute = part.attribute.split(".")
-            variable: Any = getattr(functools.reduce(getattr, inner, holder), attribute, None)
+        held = [(kernel, variable) for kernel in axes if (variable := kernel.of(holder)) is not None]
+        for kernel, variable in held:
             if id(variable) in trained:
                 trained.remove(id(variable))  # a shared layer, or a tied variable, counts once
-                name = _unused("/".join([*names, *([attribute] if len(parts) > 1 else [])]), found)
-                axis = _contracted_axis(holder) if part.input_axis is None else part.input_axis
-                found[name] = Kernel(variable.path, variable, owner, name, axis, part.depthwise)
+                last = [kernel.attribute.rpartition(".")[2]] if len(held) > 1 else []
+                name = _unused("/".join([*names, *last]), found)
+                found[name] = Kernel(variable.path, variable, owner, name, kernel.input_axis, kernel.depthwise)
     return tuple(found.values())
 
 
@@ -128,14 +94,10 @@ def _owner(chain: Chain) -> tuple[keras.layers.Layer, list[str]]:
     """Return the layer that the user knows, and the names that lead to the end of the chain."""
     names = [layer.name for layer in chain]
     for depth, layer in enumerate(chain):
-        for whole, left_out in _WHOLE.items():
-            if isinstance(layer, whole):
-                return layer, names[: depth + 1] + names[depth + 1 + left_out :]
+        hidden = find_kind(layer).hides
+        if hidden is not None:
+            return layer, names[: depth + 1] + names[depth + 1 + hidden :]
     return chain[-1], names
-
-
-def _parts(layer: keras.layers.Layer) -> tuple[_Part, ...]:
-    return next((parts for known, parts in _PARTS.items() if isinstance(layer, known)), ())
 
 
 def _check_plain(holder: keras.layers.Layer, owner: keras.layers.Layer) -> None:
@@ -154,9 +116,3 @@ def _unused(name: str, taken: dict[str, Kernel]) -> str:
     while candidate in taken:
         candidate, count = f"{name}_{count}", count + 1
     return candidate
-
-
-def _contracted_axis(layer: keras.layers.Layer) -> int:
-    operands, output = layer.equation.split("->")
-    kernel = operands.split(",")[1]
-    return max((axis - len(kernel) for axis, letter in enumerate(kernel) if letter not in output), default=-1)

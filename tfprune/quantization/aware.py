@@ -177,7 +177,7 @@ class _Quantizer(Rewriter):
     def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
         if node.key in self.folded:
             normalization = self.folded[node.key].operation
-            weights = folded_weights(layer, normalization, rule.channel_axes["kernel"])
+            weights = folded_weights(layer, normalization)
             copy = self.copies.new(layer, weights, use_bias=True)
         else:
             copy = self._copy(node)

@@ -7,6 +7,7 @@ import keras
 
 from tfprune.graph import Node, nested
 from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
+from tfprune.graph.kinds import exact_kind
 from tfprune.quantization.aware_layers import KeepFloat
 from tfprune.rewriting.copies import Copies
 from tfprune.rewriting.engine import Rewriter
@@ -70,14 +71,14 @@ class _Flattener(Rewriter):
 
 def _steps(operation: Any, copies: Copies) -> list[Step] | None:
     """The parts of a call, one after the other; `None` if it is one part."""
-    kind, name = type(operation), type(operation).__name__
+    kind, name, known = type(operation), type(operation).__name__, exact_kind(operation)
     if kind in _OF_TWO:
         return [lambda tensors: _two_by_two(operation, tensors, copies)]
     if kind is layers.Average:
         return [lambda tensors: _average(operation, tensors, copies)]
-    if kind in _SEPARABLE:
+    if known.is_separable and kind.__module__.startswith("keras."):
         return [*copies.once(("separable", id(operation)), lambda: _separated(operation, copies))]
-    if kind in _WITH_ACTIVATION and operation.activation is not keras.activations.linear:
+    if known.scale_axes is not None and known.activation_of(operation) is not keras.activations.linear:
         layer = copies.of(operation, activation="linear", activity_regularizer=None)
         return [layer, *_activation(operation.activation, operation, copies)]
     if kind is layers.Activation and operation.activation in _COMPOSED:
@@ -142,7 +143,7 @@ def _scaled_sum(layer: Any, tensors: Any, copies: Copies) -> keras.KerasTensor:
 
 def _separated(layer: Any, copies: Copies) -> list[Step]:
     """A separable convolution as its two convolutions, with its weights."""
-    first, second = _SEPARABLE[type(layer)]
+    first, second = (getattr(layers, f"{name}{layer.rank}D") for name in ("DepthwiseConv", "Conv"))
     config = layer.get_config()
     shared = {key: config[key] for key in ("data_format", "dtype", "trainable")}
     depthwise = first(
@@ -168,14 +169,6 @@ def _separated(layer: Any, copies: Copies) -> list[Step]:
     return steps
 
 
-_SEPARABLE: dict[type, tuple[Any, Any]] = {
-    layers.SeparableConv1D: (layers.DepthwiseConv1D, layers.Conv1D),
-    layers.SeparableConv2D: (layers.DepthwiseConv2D, layers.Conv2D),
-}
-_WITH_ACTIVATION = (
-    *(layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Dense),
-    *(layers.Conv1DTranspose, layers.Conv2DTranspose),
-)
 _OF_TWO = (layers.Add, layers.Multiply)
 _COMPOSED: dict[Any, Callable[[str, Copies], list[Step]]] = {
     keras.activations.silu: _silu,

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from tfprune.graph import Node
+from tfprune.graph.kinds import exact_kind
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
-
-layers = keras.layers
 
 
 class Kind(Enum):
@@ -55,15 +54,6 @@ class Rule:
     reason: str = ""
 
 
-_KERNELS: dict[type, tuple[int, ...]] = {
-    layers.Conv1D: (-1,),
-    layers.Conv2D: (-1,),
-    layers.DepthwiseConv1D: (-2, -1),
-    layers.DepthwiseConv2D: (-2, -1),
-    layers.Conv1DTranspose: (-2,),
-    layers.Conv2DTranspose: (-2,),
-    layers.Dense: (),  # one scale: runtimes that many devices have know no other
-}
 _SIGMOID, _TANH = (0.0, 255 / 256), (-1.0, 127 / 128)
 _AFFINE = {"Rescaling", "LayerScale"}
 _ARITHMETIC = ("Add", "Multiply", "Subtract")
@@ -120,8 +110,9 @@ def rule_of(node: Node) -> Rule:
         return Rule(Kind.FLOAT, reason=f"{name} is a class of its own, whose numbers are not known")
     if getattr(operation, "data_format", None) == "channels_first":
         return Rule(Kind.FLOAT, reason="LiteRT has no integer operators for channels_first")
-    if type(operation) in _KERNELS:
-        return Rule(Kind.KERNEL, channel_axes={"kernel": _KERNELS[type(operation)]})
+    scale_axes = exact_kind(operation).scale_axes
+    if scale_axes is not None:
+        return Rule(Kind.KERNEL, channel_axes=scale_axes)
     found = _SPECIAL[name](node) if name in _SPECIAL else _by_name(name)
     if found.kind is Kind.AFFINE and not keras.backend.is_float_dtype(node.inputs[0].dtype):
         return Rule(Kind.FLOAT, reason="it reads whole numbers: cast them to float32 before it with keras.ops.cast")

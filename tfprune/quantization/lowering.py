@@ -10,7 +10,7 @@ from keras import ops
 from tfprune.graph import Node, check_traceable, functional, walk
 from tfprune.quantization.aware import is_quantize_aware
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
-from tfprune.quantization.int8_rules import Kind, Rule
+from tfprune.quantization.int8_rules import Kind
 from tfprune.quantization.normalization import folded_weights, per_channel
 from tfprune.quantization.placement import Operators
 from tfprune.rewriting.copies import Copies
@@ -113,7 +113,7 @@ class _Lowerer(Rewriter):
         if rule.kind is Kind.KERNEL:
             after = self._operators.normalized.get(node.key)
             normalization = layer.normalization if after is None else after.operation
-            made = _kernel(layer.layer, normalization, rule, self.copies)(args[0])
+            made = _kernel(layer.layer, normalization, self.copies)(args[0])
             return [made, made]  # nothing reads the second, the unit of the sums
         if rule.kind is Kind.AFFINE:
             made = _depthwise(layer.layer, self.copies, args[0])
@@ -227,9 +227,9 @@ class _ConstantRange(keras.layers.Layer):
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
-def _kernel(layer: Any, normalization: Any, rule: Rule, copies: Copies) -> Any:
+def _kernel(layer: Any, normalization: Any, copies: Copies) -> Any:
     if normalization is not None:
-        kernel, bias = folded_weights(layer, normalization, rule.channel_axes["kernel"])
+        kernel, bias = folded_weights(layer, normalization)
         return copies.new(layer, [kernel, _not_uniform(bias)], use_bias=True)
     values = [ops.convert_to_numpy(variable) for variable in layer.variables]
     if layer.use_bias:

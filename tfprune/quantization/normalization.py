@@ -1,11 +1,11 @@
 """BatchNormalization put into the weights before it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfprune.graph.kinds import exact_kind
 from tfprune.quantization.aware_layers import scale_and_shift
 
 
@@ -28,25 +28,21 @@ def per_channel(layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return scale, shift
 
 
-def folded_weights(
-    layer: Any, normalization: keras.layers.BatchNormalization, channel_axes: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def folded_weights(layer: Any, normalization: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """Return the kernel and bias of a layer that computes what it and the normalization behind it do at inference.
 
     Args:
         layer: A convolution or `Dense`, built.
         normalization: What works on its output.
-        channel_axes: The axes of the kernel, negative, along which the channels of the output lie; none for the last.
 
     Returns:
         Kernel and bias, float32.
     """
     scale, shift = (_numbers(part) for part in scale_and_shift(normalization))
-    kernel = _numbers(layer.kernel)
-    channels = channel_axes or (-1,)  # Dense has one scale, but channels all the same
-    shape = [size if axis - kernel.ndim in channels else 1 for axis, size in enumerate(kernel.shape)]
+    (axes,) = exact_kind(layer).kernels
+    kernel = _numbers(axes.of(layer))
     bias = shift + (_numbers(layer.bias) * scale if layer.use_bias else 0.0)
-    return (kernel * scale.reshape(shape)).astype(np.float32), bias.astype(np.float32)
+    return (kernel * axes.along_outputs(kernel, scale)).astype(np.float32), bias.astype(np.float32)
 
 
 def _numbers(variable: Any) -> np.ndarray:

@@ -6,17 +6,10 @@ import keras
 import numpy as np
 
 from tfprune.graph import Analysis, Node, analyse
+from tfprune.graph.kinds import exact_kind
 from tfprune.graph.wiring import Wiring, is_addition
 from tfprune.layers import ScalingFactor
-from tfprune.parts.branches import (
-    KERNELS,
-    NORMALIZATIONS,
-    POSITIVE,
-    ZERO_AT_ZERO,
-    commutes,
-    is_changed,
-    zero_tensors,
-)
+from tfprune.parts.branches import POSITIVE, ZERO_AT_ZERO, commutes, is_changed, zero_tensors
 from tfprune.rewriting.cloning import duplicate
 from tfprune.rewriting.edits import Edit
 
@@ -200,27 +193,24 @@ def _scales_of(
     layer: keras.layers.Layer, factor: np.ndarray, through: tuple[Callable[..., object], ...]
 ) -> list[tuple[keras.Variable, np.ndarray]] | None:
     """The variables of a layer to multiply so that its output is multiplied by a factor; `None` if there are none."""
-    if type(layer) in NORMALIZATIONS:
-        fits = layer.gamma is not None and (not factor.ndim or layer.gamma.shape == factor.shape)
-        weights = [(layer.gamma, factor)]
-    elif type(layer) in KERNELS and layer.activation in through and not is_changed(layer):
-        name, axis = KERNELS[type(layer)]
-        fits = not factor.ndim or getattr(layer, "data_format", None) != "channels_first"
-        weights = [(getattr(layer, name), _along(getattr(layer, name), axis, factor))]
+    kind = exact_kind(layer)
+    if kind.factors != "weights" or kind.activation_of(layer) not in through or is_changed(layer):
+        return None
+    if factor.ndim and _is_channels_first(layer):
+        return None
+    scale, shift = kind.scale_of(layer), kind.shift_of(layer)
+    if kind.kernels:
+        kernel = kind.kernels[-1].of(layer)
+        scaled = [(kernel, kind.kernels[-1].along_outputs(kernel, factor))]
+    elif scale is not None and (not factor.ndim or scale.shape == factor.shape):
+        scaled = [(scale, factor)]
     else:
         return None
-    if getattr(layer, "axis", -1) in (1, [1]) and factor.ndim:
-        return None  # channels first
-    shift = getattr(layer, "beta" if type(layer) in NORMALIZATIONS else "bias")
-    return [*weights, *([(shift, factor)] if shift is not None else [])] if fits else None
+    return scaled if shift is None else [*scaled, (shift, factor)]
 
 
-def _along(kernel: keras.Variable, axis: int, factor: np.ndarray) -> np.ndarray:
-    """Lay factors along the output channels of a kernel; those of a depthwise kernel have two axes."""
-    if not factor.ndim or axis == -1:
-        return factor
-    shape = kernel.shape[-2:] if kernel.shape[-2] * kernel.shape[-1] == len(factor) else (len(factor), 1)
-    return factor.reshape(shape)
+def _is_channels_first(layer: keras.layers.Layer) -> bool:
+    return getattr(layer, "data_format", None) == "channels_first" or getattr(layer, "axis", -1) in (1, [1])
 
 
 def _is_relu(operation: keras.Operation) -> bool:

@@ -11,6 +11,7 @@ from tfprune.callbacks.penalties.base import SparsityRegularization, add_to, mer
 from tfprune.common.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
 from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
+from tfprune.graph.kinds import kernel_axes
 from tfprune.graph.wiring import Wiring
 from tfprune.parts.branches import vanishing_branches
 from tfprune.parts.channels import channel_masks, zero_channels
@@ -25,15 +26,6 @@ Update = Literal["proximal", "subgradient"]
 
 TRUNCATION = 1e-4
 """The subgradient update sets smaller weights to zero, as the authors' code does."""
-
-CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
 
 
 class GroupLasso(SparsityRegularization):
@@ -212,9 +204,5 @@ def _truncate(value: Any, protected: Any, step: Any) -> Any:
 
 def _columns(member: Member) -> Structure:
     """The positions of a kernel that reads channels, over all filters; of what is no convolution, its inputs."""
-    rank = len(member.variable.shape)
-    last = [rank - 2, rank - 1]
-    if not isinstance(member.layer, CONVOLUTIONS) or member.axis % rank not in last:
-        return of_member(member)
-    last.remove(member.axis % rank)
-    return of_member(member, [axis for axis in range(rank) if axis not in last])
+    axes = kernel_axes(member.layer, member.variable)
+    return of_member(member, () if axes is None else axes.positions(len(member.variable.shape)))

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import on_axis, varying_axes
-from tfprune.graph.rules.elementwise import activate
+from tfprune.graph.rules.elementwise import activate, bind_scale_and_shift
 from tfprune.graph.rules.registry import Alive, count_alive, rule
 
 
@@ -18,9 +19,10 @@ def _dense(call: Call) -> np.ndarray | list[np.ndarray]:
     if layer.kernel is not layer.variables[0]:  # LoRA and int8 kernels are computed, not stored
         return call.give_up(f"the kernel of {layer.name!r} is not a plain variable (LoRA or quantized)")
     call.folds_constants = True
-    call.bind(layer.kernel, 0, call.along(call.inputs[0], -1), "consumer")
-    made = call.produce(layer.kernel, -1)
-    call.bind(layer.bias, 0, made, "affine", "shift")
+    (kernel,) = find_kind(layer).kernels
+    call.bind(layer.kernel, kernel.input_axis, call.along(call.inputs[0], -1), "consumer")
+    made = call.produce(layer.kernel, kernel.output_axis)
+    bind_scale_and_shift(call, made)
     return activate(call, on_axis(made, -1, rank=len(call.input_shapes[0])), layer.activation)
 
 
@@ -30,7 +32,8 @@ def _embedding(call: Call) -> np.ndarray | list[np.ndarray]:
     if layer.embeddings is not layer.variables[0]:
         return call.give_up(f"the embeddings of {layer.name!r} are not a plain variable (LoRA or quantized)")
     call.freeze(call.inputs[0], f"{layer.name!r} looks up rows by it")
-    made = call.produce(layer.embeddings, -1)
+    (kernel,) = find_kind(layer).kernels
+    made = call.produce(layer.embeddings, kernel.output_axis)
     return on_axis(made, -1, rank=len(call.input_shapes[0]) + 1)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import varying_axes
 from tfprune.graph.rules.registry import Alive, rule
@@ -44,6 +45,18 @@ def activate(call: Call, channels: np.ndarray, activation: Any) -> np.ndarray:
     return channels
 
 
+def bind_scale_and_shift(call: Call, channels: np.ndarray) -> None:
+    """Bind what the layer of a call multiplies each channel with, and what it adds.
+
+    Args:
+        call: The call.
+        channels: The channel for each position.
+    """
+    kind = find_kind(call.layer)
+    call.bind(kind.scale_of(call.layer), 0, channels, "affine", "scale")
+    call.bind(kind.shift_of(call.layer), 0, channels, "affine", "shift")
+
+
 @rule(layers.Activation)
 def _activation(call: Call) -> np.ndarray:
     return activate(call, call.inputs[0], call.layer.activation)
@@ -57,7 +70,8 @@ def _activation_layer(call: Call) -> np.ndarray:
 
 @rule(layers.PReLU)
 def _prelu(call: Call) -> np.ndarray:
-    alpha, channels = call.layer.alpha, call.inputs[0]
+    (name,), channels = find_kind(call.layer).statistics, call.inputs[0]
+    alpha = getattr(call.layer, name)
     for axis, size in enumerate(alpha.shape):
         if channels.shape[axis] > 1 and size > 1:
             call.bind(alpha, axis, call.along(channels, axis), "statistics")

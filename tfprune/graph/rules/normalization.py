@@ -6,8 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import config_axis, on_axis
+from tfprune.graph.rules.elementwise import bind_scale_and_shift
 from tfprune.graph.rules.registry import Alive, Arguments, rule
 
 
@@ -27,11 +29,12 @@ def _batch_normalization(call: Call) -> np.ndarray:
     layer = call.layer
     arriving = call.along(call.inputs[0], config_axis(layer.axis))
     channels = call.cut(arriving)
+    mean, *others = find_kind(layer).statistics
     # Without gamma, a zero input comes out as -mean/deviation, so a mask must cover the mean too.
-    call.bind(layer.moving_mean, 0, channels, "statistics" if layer.scale else "affine", "shift")
-    call.bind(layer.moving_variance, 0, channels, "statistics")
-    call.bind(layer.gamma, 0, channels, "affine", "scale")
-    call.bind(layer.beta, 0, channels, "affine", "shift")
+    call.bind(getattr(layer, mean), 0, channels, "statistics" if layer.scale else "affine", "shift")
+    for name in others:
+        call.bind(getattr(layer, name, None), 0, channels, "statistics")
+    bind_scale_and_shift(call, channels)
     if (channels == arriving).all():
         return call.inputs[0]
     return on_axis(channels, config_axis(layer.axis), rank=len(call.input_shapes[0]))
@@ -45,9 +48,7 @@ def _layer_normalization(call: Call) -> np.ndarray | list[np.ndarray]:
         return call.give_up(f"{layer.name!r} normalizes over several axes")
     axis = config_axis(axes[0])
     call.mix(channels, f"{layer.name!r} normalizes over its channels")
-    along = call.along(channels, axis)
-    call.bind(layer.gamma, 0, along, "affine", "scale")
-    call.bind(layer.beta, 0, along, "affine", "shift")
+    bind_scale_and_shift(call, call.along(channels, axis))
     return channels
 
 
@@ -66,8 +67,7 @@ def _group_normalization(call: Call) -> np.ndarray | list[np.ndarray]:
     else:
         rows = along.reshape(layer.groups, -1)
         call.tie(rows[:, :1], rows)
-    call.bind(layer.gamma, 0, along, "affine", "scale")
-    call.bind(layer.beta, 0, along, "affine", "shift")
+    bind_scale_and_shift(call, along)
     return call.inputs[0]
 
 
@@ -97,5 +97,5 @@ def _rms_normalization(call: Call) -> np.ndarray | list[np.ndarray]:
     if len(layer.axis) != 1:
         return call.give_up(f"{layer.name!r} normalizes over several axes")
     call.read(channels)
-    call.bind(layer.scale, 0, call.along(channels, config_axis(layer.axis[0])), "affine", "scale")
+    bind_scale_and_shift(call, call.along(channels, config_axis(layer.axis[0])))
     return channels

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
 from tfprune.graph.rules.axes import on_axis
 from tfprune.graph.rules.elementwise import activate
@@ -11,22 +12,8 @@ from tfprune.graph.rules.registry import rule
 layers = keras.layers
 
 
-@rule(layers.SimpleRNN, width="units")
-def _simple(call: Call) -> np.ndarray | list[np.ndarray]:
-    return _recurrent(call, gates=1)
-
-
-@rule(layers.GRU, width="units")
-def _gru(call: Call) -> np.ndarray | list[np.ndarray]:
-    return _recurrent(call, gates=3)
-
-
-@rule(layers.LSTM, width="units")
-def _lstm(call: Call) -> np.ndarray | list[np.ndarray]:
-    return _recurrent(call, gates=4)
-
-
-def _recurrent(call: Call, gates: int) -> np.ndarray | list[np.ndarray]:
+@rule(layers.SimpleRNN, layers.GRU, layers.LSTM, width="units")
+def _recurrent(call: Call) -> np.ndarray | list[np.ndarray]:
     """Follow units through a recurrent layer.
 
     A unit without input starts at zero and stays there, whatever its gates let through. A stateful layer keeps
@@ -35,12 +22,14 @@ def _recurrent(call: Call, gates: int) -> np.ndarray | list[np.ndarray]:
     layer, cell = call.layer, call.layer.cell
     if not call.node.args:
         return call.give_up(f"{layer.name!r} is called by keywords only, so its inputs are not told apart")
-    call.bind(cell.kernel, 0, call.along(call.inputs[0], -1), "consumer")
-    units = call.produce(cell.kernel, 1, blocks=gates)
-    gated = np.tile(units, gates)
-    call.bind(cell.recurrent_kernel, 1, gated, "producer")
-    call.bind(cell.bias, -1, gated, "affine", "shift")
-    call.bind(cell.recurrent_kernel, 0, units, "consumer")
+    kind = find_kind(cell)
+    kernel, recurrent = kind.kernels
+    call.bind(cell.kernel, kernel.input_axis, call.along(call.inputs[0], -1), "consumer")
+    units = call.produce(cell.kernel, kernel.output_axis, blocks=kernel.gates)
+    gated = np.tile(units, kernel.gates)
+    call.bind(cell.recurrent_kernel, recurrent.output_axis, gated, "producer")
+    call.bind(kind.shift_of(cell), -1, gated, "affine", "shift")
+    call.bind(cell.recurrent_kernel, recurrent.input_axis, units, "consumer")
     _apply_activations(call, units)
     _freeze_given_states(call, units)
     output = on_axis(units, -1, rank=2 if layer.return_sequences else 1)
