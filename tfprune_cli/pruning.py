@@ -16,7 +16,8 @@ from tfprune.criteria import geometric_median_distance, l1_norm, l2_norm
 from tfprune.granularity import Channel
 from tfprune.graph import functional
 from tfprune.graph.profiling import profile
-from tfprune.shrinking.one_shot import Budget, prune_channels
+from tfprune.shrinking.budget import Budget
+from tfprune.shrinking.one_shot import prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune_cli.data import DataFile, read_data
 from tfprune_cli.errors import InputError

@@ -2,23 +2,39 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from tfprune.graph.rules.attention import attention_arguments, projections
-from tfprune.graph.walk import Node, Shape
+from tfprune.graph.walk import Node
 from tfprune.graph.wrapped import inner_nodes
 
 layers = keras.layers
 
-Cost = Callable[[Node], int]
+
+class Sizes:
+    """How large variables and tensors are: as they are now. `graph/counting.py` has one for other widths."""
+
+    def variable(self, variable: keras.Variable) -> tuple[Any, ...]:
+        """Return the shape of a variable."""
+        return tuple(variable.shape)
+
+    def tensor(self, tensor: keras.KerasTensor) -> tuple[Any, ...]:
+        """Return the shape of a symbolic tensor, without the batch axis."""
+        return tuple(tensor.shape[1:])
+
+
+AS_BUILT = Sizes()
+
+Cost = Callable[[Node, Sizes], Any]
 
 COSTS: dict[type, Cost] = {}
 """For each kind of layer that multiplies by a kernel, the MACs of one call for one sample."""
 
 
 def cost(*layer_classes: type) -> Callable[[Cost], Cost]:
-    """Register what a kind of layer costs; a decorator for a function from a `Node` to its MACs."""
+    """Register what a kind of layer costs; a decorator for a function from a `Node` and `Sizes` to its MACs."""
 
     def register(function: Cost) -> Cost:
         COSTS.update(dict.fromkeys(layer_classes, function))
@@ -27,7 +43,7 @@ def cost(*layer_classes: type) -> Callable[[Cost], Cost]:
     return register
 
 
-def multiply_accumulates(node: Node) -> int:
+def multiply_accumulates(node: Node, sizes: Sizes = AS_BUILT) -> Any:
     """Count the multiply-accumulate operations (MACs) of one call for one sample.
 
     A convolution costs output positions times kernel size times input channels per group times output channels;
@@ -37,9 +53,10 @@ def multiply_accumulates(node: Node) -> int:
 
     Args:
         node: One call of one layer, from `walk`.
+        sizes: How large its variables and tensors are; as they are now if left out.
 
     Returns:
-        The number of MACs.
+        The number of MACs: an int, or what the sizes multiply to.
 
     Raises:
         ValueError: If the spatial size of the output is not known.
@@ -52,10 +69,10 @@ def multiply_accumulates(node: Node) -> int:
     True
     """
     count = COSTS.get(type(node.operation))
-    return count(node) if count is not None else 0
+    return count(node, sizes) if count is not None else 0
 
 
-def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
+def fixed_shape(node: Node, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a shape of a node all of whose sizes are known, or raise.
 
     Args:
@@ -81,65 +98,69 @@ def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
     *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
 )
-def _convolution(node: Node) -> int:
-    return _positions(node, node.output_shapes[0]) * math.prod(node.operation.kernel.shape)
+def _convolution(node: Node, sizes: Sizes) -> Any:
+    return _positions(node, sizes.tensor(node.outputs[0])) * math.prod(sizes.variable(node.operation.kernel))
 
 
 @cost(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-def _transposed_convolution(node: Node) -> int:
-    return _positions(node, node.input_shapes[0]) * math.prod(node.operation.kernel.shape)
+def _transposed_convolution(node: Node, sizes: Sizes) -> Any:
+    return _positions(node, sizes.tensor(node.inputs[0])) * math.prod(sizes.variable(node.operation.kernel))
 
 
 @cost(layers.SeparableConv1D, layers.SeparableConv2D)
-def _separable_convolution(node: Node) -> int:
+def _separable_convolution(node: Node, sizes: Sizes) -> Any:
     kernels = (node.operation.depthwise_kernel, node.operation.pointwise_kernel)
-    return _positions(node, node.output_shapes[0]) * sum(math.prod(kernel.shape) for kernel in kernels)
+    return _positions(node, sizes.tensor(node.outputs[0])) * sum(math.prod(sizes.variable(each)) for each in kernels)
 
 
 @cost(layers.Dense)
-def _dense(node: Node) -> int:
-    return math.prod(fixed_shape(node, node.output_shapes[0])[:-1]) * math.prod(node.operation.kernel.shape)
+def _dense(node: Node, sizes: Sizes) -> Any:
+    positions = fixed_shape(node, sizes.tensor(node.outputs[0]))[:-1]
+    return math.prod(positions) * math.prod(sizes.variable(node.operation.kernel))
 
 
 @cost(layers.EinsumDense)
-def _einsum(node: Node) -> int:
+def _einsum(node: Node, sizes: Sizes) -> Any:
     """Every element of the input is multiplied by the slices of the kernel along the axes that it has not itself."""
     source, _, letters = node.operation.equation.replace(" ", "").partition("->")[0].partition(",")
-    own = [size for letter, size in zip(letters, node.operation.kernel.shape, strict=True) if letter not in source]
-    return math.prod(fixed_shape(node, node.input_shapes[0])) * math.prod(own)
+    kernel = sizes.variable(node.operation.kernel)
+    own = [size for letter, size in zip(letters, kernel, strict=True) if letter not in source]
+    return math.prod(fixed_shape(node, sizes.tensor(node.inputs[0]))) * math.prod(own)
 
 
 @cost(layers.SimpleRNN, layers.GRU, layers.LSTM)
-def _recurrent(node: Node) -> int:
-    cell = node.operation.cell
-    weights = math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
-    return fixed_shape(node, node.input_shapes[0])[0] * weights
+def _recurrent(node: Node, sizes: Sizes) -> Any:
+    kernels = (node.operation.cell.kernel, node.operation.cell.recurrent_kernel)
+    steps = fixed_shape(node, sizes.tensor(node.inputs[0]))[0]
+    return steps * sum(math.prod(sizes.variable(each)) for each in kernels)
 
 
 @cost(layers.MultiHeadAttention, layers.GroupQueryAttention)
-def _attention(node: Node) -> int:
+def _attention(node: Node, sizes: Sizes) -> Any:
     """The projections, the scores of every query with every key, and the sums of values by those scores."""
     arguments, parts = attention_arguments(node), projections(node.operation)
-    shapes = {name: fixed_shape(node, tuple(arguments[name].shape[1:])) for name in ("query", "key", "value")}
+    shapes = {name: fixed_shape(node, sizes.tensor(arguments[name])) for name in ("query", "key", "value")}
     source = {**shapes, "gate": shapes["query"], "output": shapes["query"]}
-    projected = sum(math.prod(source[name][:-1]) * math.prod(part.kernel.shape) for name, part in parts.items())
+    kernels = {name: sizes.variable(part.kernel) for name, part in parts.items()}
+    projected = sum(math.prod(source[name][:-1]) * math.prod(kernel) for name, kernel in kernels.items())
     axes = getattr(node.operation, "attention_axes", (1,))
     keys = math.prod(shapes["key"][axis - 1] for axis in axes)
-    _, heads, features = parts["query"].kernel.shape
-    width = parts["value"].kernel.shape[2]
+    _, heads, features = kernels["query"]
+    width = kernels["value"][2]
     return projected + math.prod(shapes["query"][:-1]) * keys * heads * (features + width)
 
 
 @cost(layers.TimeDistributed)
-def _time_distributed(node: Node) -> int:
-    return fixed_shape(node, node.input_shapes[0])[0] * sum(multiply_accumulates(each) for each in inner_nodes(node))
+def _time_distributed(node: Node, sizes: Sizes) -> Any:
+    steps = fixed_shape(node, sizes.tensor(node.inputs[0]))[0]
+    return steps * sum(multiply_accumulates(each, sizes) for each in inner_nodes(node))
 
 
 @cost(layers.SpectralNormalization, layers.Bidirectional)
-def _wrapper(node: Node) -> int:
-    return sum(multiply_accumulates(each) for each in inner_nodes(node))
+def _wrapper(node: Node, sizes: Sizes) -> Any:
+    return sum(multiply_accumulates(each, sizes) for each in inner_nodes(node))
 
 
-def _positions(node: Node, shape: Shape) -> int:
+def _positions(node: Node, shape: tuple[Any, ...]) -> Any:
     sizes = fixed_shape(node, shape)
     return math.prod(sizes[1:] if node.operation.data_format == "channels_first" else sizes[:-1])
