@@ -9,10 +9,12 @@ from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
 from tfprune.measure import benchmark, compare, layerwise_density
 from tfprune.quantization import quantize_aware, strip
-from tfprune.shrinking.one_shot import Budget, prune_channels
+from tfprune.shrinking.budget import Budget
+from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
 from tfprune.shrinking.widening import widen
+from tfprune.shrinking.widths import Widths
 
 __version__ = "0.1.0"
 
@@ -23,9 +25,11 @@ __all__ = [
     "ExportOptions",
     "ExportReport",
     "ImageMetadata",
+    "Widths",
     "benchmark",
     "callbacks",
     "channel_groups",
+    "choose_widths",
     "compare",
     "compress",
     "export",

@@ -16,7 +16,8 @@ from tfprune.granularity import Channel
 from tfprune.graph import functional
 from tfprune.graph.chains import chains
 from tfprune.graph.profiling import profile
-from tfprune.shrinking.one_shot import Budget, prune_channels
+from tfprune.shrinking.budget import Budget
+from tfprune.shrinking.one_shot import prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune_cli.data import DataFile, read_data
 from tfprune_cli.errors import InputError

@@ -244,27 +244,43 @@ class TestBudgets:
         small = tfprune.prune_channels(model, target=Budget(**{kind: fraction}), ranking=ranking)
         absolute = tfprune.prune_channels(model, target=Budget(**{kind: limit}), ranking=ranking)
         assert same(weights_of(small), weights_of(absolute))
-        # Every ratio at which anything changes, tried one by one: the largest model that fits.
+        # Every ratio at which anything changes, tried one by one: the largest of them that fits is not larger.
         steps = sorted({count / size for size in (7, 5, 12) for count in range(size)})
         tried = [sizes(tfprune.prune_channels(model, ratio, ranking=ranking))[kind] for ratio in steps]
-        assert sizes(small)[kind] == max(size for size in tried if size <= limit)
+        assert max(size for size in tried if size <= limit) <= sizes(small)[kind] <= limit
+        # And no group can take one channel more.
+        widths = tfprune.Widths.of(small)
+        for name, width in tfprune.Widths.of(model).items():
+            if widths[name] < width:
+                wider = tfprune.Widths({**widths, name: widths[name] + 1})
+                assert sizes(tfprune.prune_channels(model, wider))[kind] > limit
 
     def test_by_hand(self):
         # Filters (f, s): parameters are 1 * f + f * s + s. Of 24, f = s = 4: 3 gives 15, 2 gives 8, 1 gives 3.
         model = two_layers(bias=False)
         assert sizes(model) == {"parameters": 24, "macs": 24, "file_bytes": 96}
-        for budget, width in [
-            (Budget(parameters=15), 3),
-            (Budget(parameters=14.9), 2),
-            (Budget(macs=8), 2),
-            (Budget(macs=0.3), 1),  # 7.2
-            (Budget(file_bytes=60), 3),
-            (Budget(file_bytes=59), 2),
-            (Budget(parameters=20, macs=9), 2),
-            (Budget(parameters=3), 1),
+        # One channel each, then they come back: of ties the one that is higher above its group's mean comes first.
+        # (1, 2) 5, (2, 2) 8, (3, 2) 11, (3, 3) 15, (4, 3) 19, (4, 4) 24; where the next does not fit, the other may.
+        for budget, widths in [
+            (Budget(parameters=15), (3, 3)),
+            (Budget(parameters=14.9), (4, 2)),  # 14
+            (Budget(macs=8), (2, 2)),
+            (Budget(macs=0.3), (1, 3)),  # 7 of 7.2
+            (Budget(file_bytes=60), (3, 3)),
+            (Budget(file_bytes=59), (4, 2)),
+            (Budget(parameters=20, macs=9), (2, 2)),
+            (Budget(parameters=5, macs=9), (1, 2)),
+            (Budget(parameters=3), (1, 1)),
         ]:
             small = tfprune.prune_channels(model, target=budget)
-            assert [small.get_layer(name).units for name in ("first", "second")] == [width, width], budget
+            assert tuple(small.get_layer(name).units for name in ("first", "second")) == widths, budget
+
+    def test_that_is_a_fraction_is_not_missed_by_rounding(self):
+        # 0.29 of 100 is 28.999999999999996, and 29 are asked for; each hidden channel costs one and one.
+        layers = [L.Dense(100, use_bias=False, name="hidden"), L.Dense(1, use_bias=False)]
+        model = keras.Sequential([keras.Input((1,)), *layers])
+        small = tfprune.prune_channels(model, target=Budget(macs=0.29))
+        assert small.get_layer("hidden").units == 29
 
     def test_that_is_met_already_prunes_nothing(self):
         # As wide as that, the smallest ratio that is tried when searching, 1/1024, would remove a channel.

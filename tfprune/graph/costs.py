@@ -2,24 +2,40 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from tfprune.graph.kinds import exact_kind
 from tfprune.graph.rules.attention import attention_arguments, projections
-from tfprune.graph.walk import Node, Shape
+from tfprune.graph.walk import Node
 from tfprune.graph.wrapped import inner_nodes
 
 layers = keras.layers
 
-Cost = Callable[[Node], int]
+
+class Sizes:
+    """How large variables and tensors are: as they are now. `graph/counting.py` has one for other widths."""
+
+    def variable(self, variable: keras.Variable) -> tuple[Any, ...]:
+        """Return the shape of a variable."""
+        return tuple(variable.shape)
+
+    def tensor(self, tensor: keras.KerasTensor) -> tuple[Any, ...]:
+        """Return the shape of a symbolic tensor, without the batch axis."""
+        return tuple(tensor.shape[1:])
+
+
+AS_BUILT = Sizes()
+
+Cost = Callable[[Node, Sizes], Any]
 
 COSTS: dict[type, Cost] = {}
 """For kinds of layers whose kernels do not say it all, the MACs of one call for one sample."""
 
 
 def cost(*layer_classes: type) -> Callable[[Cost], Cost]:
-    """Register what a kind of layer costs; a decorator for a function from a `Node` to its MACs."""
+    """Register what a kind of layer costs; a decorator for a function from a `Node` and `Sizes` to its MACs."""
 
     def register(function: Cost) -> Cost:
         COSTS.update(dict.fromkeys(layer_classes, function))
@@ -28,7 +44,7 @@ def cost(*layer_classes: type) -> Callable[[Cost], Cost]:
     return register
 
 
-def multiply_accumulates(node: Node) -> int:
+def multiply_accumulates(node: Node, sizes: Sizes = AS_BUILT) -> Any:
     """Count the multiply-accumulate operations (MACs) of one call for one sample.
 
     A convolution costs output positions times kernel size times input channels per group times output channels;
@@ -38,9 +54,10 @@ def multiply_accumulates(node: Node) -> int:
 
     Args:
         node: One call of one layer, from `walk`.
+        sizes: How large its variables and tensors are; as they are now if left out.
 
     Returns:
-        The number of MACs.
+        The number of MACs: an int, or what the sizes multiply to.
 
     Raises:
         ValueError: If the spatial size of the output is not known.
@@ -53,10 +70,10 @@ def multiply_accumulates(node: Node) -> int:
     True
     """
     count = COSTS.get(type(node.operation), _products)
-    return count(node)
+    return count(node, sizes)
 
 
-def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
+def fixed_shape(node: Node, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a shape of a node all of whose sizes are known, or raise.
 
     Args:
@@ -78,55 +95,58 @@ def fixed_shape(node: Node, shape: Shape) -> tuple[int, ...]:
     return sizes
 
 
-def _products(node: Node) -> int:
+def _products(node: Node, sizes: Sizes) -> Any:
     """Every weight of a kernel is multiplied once for each position that the kernel is applied at."""
-    shapes = {"outputs": node.output_shapes[:1], "inputs": node.input_shapes[:1]}
+    shapes = {"outputs": node.outputs[:1], "inputs": node.inputs[:1]}
     return sum(
-        _positions(node, shape) * math.prod(kernel.of(node.operation).shape)
+        _positions(node, sizes.tensor(tensor)) * math.prod(sizes.variable(kernel.of(node.operation)))
         for kernel in exact_kind(node.operation).kernels
-        for shape in shapes.get(kernel.applied_at or "", ())
+        for tensor in shapes.get(kernel.applied_at or "", ())
     )
 
 
 @cost(layers.EinsumDense)
-def _einsum(node: Node) -> int:
+def _einsum(node: Node, sizes: Sizes) -> Any:
     """Every element of the input is multiplied by the slices of the kernel along the axes that it has not itself."""
     source, _, letters = node.operation.equation.replace(" ", "").partition("->")[0].partition(",")
-    own = [size for letter, size in zip(letters, node.operation.kernel.shape, strict=True) if letter not in source]
-    return math.prod(fixed_shape(node, node.input_shapes[0])) * math.prod(own)
+    kernel = sizes.variable(node.operation.kernel)
+    own = [size for letter, size in zip(letters, kernel, strict=True) if letter not in source]
+    return math.prod(fixed_shape(node, sizes.tensor(node.inputs[0]))) * math.prod(own)
 
 
 @cost(layers.SimpleRNN, layers.GRU, layers.LSTM)
-def _recurrent(node: Node) -> int:
-    cell = node.operation.cell
-    weights = math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
-    return fixed_shape(node, node.input_shapes[0])[0] * weights
+def _recurrent(node: Node, sizes: Sizes) -> Any:
+    kernels = (node.operation.cell.kernel, node.operation.cell.recurrent_kernel)
+    steps = fixed_shape(node, sizes.tensor(node.inputs[0]))[0]
+    return steps * sum(math.prod(sizes.variable(each)) for each in kernels)
 
 
 @cost(layers.MultiHeadAttention, layers.GroupQueryAttention)
-def _attention(node: Node) -> int:
+def _attention(node: Node, sizes: Sizes) -> Any:
     """The projections, the scores of every query with every key, and the sums of values by those scores."""
     arguments, parts = attention_arguments(node), projections(node.operation)
-    shapes = {name: fixed_shape(node, tuple(arguments[name].shape[1:])) for name in ("query", "key", "value")}
+    shapes = {name: fixed_shape(node, sizes.tensor(arguments[name])) for name in ("query", "key", "value")}
     source = {**shapes, "gate": shapes["query"], "output": shapes["query"]}
-    projected = sum(math.prod(source[name][:-1]) * math.prod(part.kernel.shape) for name, part in parts.items())
+    kernels = {name: sizes.variable(part.kernel) for name, part in parts.items()}
+    projected = sum(math.prod(source[name][:-1]) * math.prod(kernel) for name, kernel in kernels.items())
     axes = getattr(node.operation, "attention_axes", (1,))
     keys = math.prod(shapes["key"][axis - 1] for axis in axes)
-    _, heads, features = parts["query"].kernel.shape
-    width = parts["value"].kernel.shape[2]
+    _, heads, features = kernels["query"]
+    width = kernels["value"][2]
     return projected + math.prod(shapes["query"][:-1]) * keys * heads * (features + width)
 
 
 @cost(layers.TimeDistributed)
-def _time_distributed(node: Node) -> int:
-    return fixed_shape(node, node.input_shapes[0])[0] * sum(multiply_accumulates(each) for each in inner_nodes(node))
+def _time_distributed(node: Node, sizes: Sizes) -> Any:
+    steps = fixed_shape(node, sizes.tensor(node.inputs[0]))[0]
+    return steps * sum(multiply_accumulates(each, sizes) for each in inner_nodes(node))
 
 
 @cost(layers.SpectralNormalization, layers.Bidirectional)
-def _wrapper(node: Node) -> int:
-    return sum(multiply_accumulates(each) for each in inner_nodes(node))
+def _wrapper(node: Node, sizes: Sizes) -> Any:
+    return sum(multiply_accumulates(each, sizes) for each in inner_nodes(node))
 
 
-def _positions(node: Node, shape: Shape) -> int:
+def _positions(node: Node, shape: tuple[Any, ...]) -> Any:
     sizes = fixed_shape(node, shape)
     return math.prod(sizes[1:] if getattr(node.operation, "data_format", None) == "channels_first" else sizes[:-1])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -205,12 +206,31 @@ class Analysis:
 
     def spare(self, removed: np.ndarray) -> np.ndarray:
         """Return these labels without one of each tensor that would be left empty, such as a part of a split."""
-        gone = np.isin(np.arange(self.trace.num_channels), removed)
+        gone = np.zeros(self.trace.num_channels, bool)
+        gone[removed] = True
+        tensors, joined, starts = self._carried
+        # Most often no tensor is left empty, which one pass over all of them tells.
+        if tensors and np.logical_and.reduceat(gone[joined], starts).any():
+            for roots in tensors:
+                if gone[roots].all():
+                    gone[roots[0]] = False
+        return np.flatnonzero(gone)
+
+    @cached_property
+    def _carried(self) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """The labels that tensors of free channels carry, also joined, and where each begins among the joined ones."""
+        free = np.zeros(self.trace.num_channels, bool)
+        for group in self.groups.free:
+            free[group.labels] = True
+        found: dict[bytes, np.ndarray] = {}
         for channels in self.trace.flows:
             roots = self.labels[channels.ravel()]
-            if gone[roots].all():
-                gone[roots[:1]] = False
-        return np.flatnonzero(gone)
+            if roots.size and free[roots].all():
+                first = roots[np.sort(np.unique(roots, return_index=True)[1])]
+                found.setdefault(first.tobytes(), first)
+        tensors = [*found.values()]
+        starts = np.cumsum([0, *(len(roots) for roots in tensors[:-1])])
+        return tensors, np.concatenate([np.zeros(0, int), *tensors]), starts
 
 
 def analyse(

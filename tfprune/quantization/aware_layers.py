@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfprune.graph import Node
-from tfprune.graph.costs import cost, multiply_accumulates
+from tfprune.graph.costs import Sizes, cost, multiply_accumulates
 from tfprune.quantization.rounding import (
     as_stored,
     divided,
@@ -376,5 +376,5 @@ class KeepFloat(keras.layers.Wrapper):
 
 
 @cost(QuantizeWeights, KeepFloat)
-def _inner_cost(node: Node) -> int:
-    return multiply_accumulates(dataclasses.replace(node, operation=node.operation.layer))
+def _inner_cost(node: Node, sizes: Sizes) -> Any:
+    return multiply_accumulates(dataclasses.replace(node, operation=node.operation.layer), sizes)

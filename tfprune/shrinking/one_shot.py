@@ -1,9 +1,9 @@
 """One-shot channel pruning: rank, choose, remove, without training."""
 
+import numbers
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import keras
 import numpy as np
@@ -11,71 +11,19 @@ import numpy as np
 from tfprune.common.checks import check_fraction
 from tfprune.criteria import ChannelCriterion, l2_norm
 from tfprune.granularity import Channel
-from tfprune.graph import ChannelGroup, analyse
+from tfprune.graph import Analysis, ChannelGroup, analyse
+from tfprune.graph.counting import SizeCounter
 from tfprune.graph.exclude import Exclude
-from tfprune.graph.profiling import profile
-from tfprune.parts.channels import drop_lowest, score_channels
+from tfprune.parts.channels import score_channels
+from tfprune.shrinking.budget import Budget, fill, load
+from tfprune.shrinking.order import ChannelOrder, Ranking, pools_of
 from tfprune.shrinking.removal import shrink
-
-Ranking = Literal["local", "global", "structure"]
-"""Which channels are ranked against each other: those of one group, all, or those of groups alike in structure."""
-
-STEPS = 10
-"""Halvings of the ratio when a budget is searched for: to within 1/1024."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How large the pruned model may be; a fraction below 1 is relative to the model as it is.
-
-    Attributes:
-        parameters: Number of weights.
-        macs: Multiply-accumulate operations for one sample.
-        file_bytes: Size of the float32 weights in bytes, which a float `.tflite` is hardly larger than; an int8 file
-            is about a quarter of it. To `tfprune.compress`: the size of the int8 file that it writes.
-        latency: Median latency of the int8 file on this machine, always as a fraction of that of the dense model's
-            int8 file. Only `tfprune.compress` can measure it.
-
-    Example:
-
-    >>> Budget(macs=0.5)
-    Budget(parameters=None, macs=0.5, file_bytes=None, latency=None)
-    """
-
-    parameters: float | None = None
-    macs: float | None = None
-    file_bytes: float | None = None
-    latency: float | None = None
-
-    def __post_init__(self) -> None:
-        limits = self.limits()
-        if not limits or not all(limit > 0 for limit in limits.values()):
-            raise ValueError(
-                "A budget needs at least one limit above 0, such as Budget(macs=0.5) for half the operations or "
-                f"Budget(parameters=100_000). Received: {self}."
-            )
-        if self.latency is not None and self.latency >= 1:
-            raise ValueError(
-                "latency is a fraction of the dense int8 file's, below 1, as milliseconds differ from machine to "
-                f"machine: Budget(latency=0.5) for twice as fast. Received: {self}."
-            )
-
-    def limits(self) -> dict[str, float]:
-        """Return the limits that are set."""
-        return {name: limit for name, limit in vars(self).items() if limit is not None}
-
-    def check_counted(self) -> None:
-        """Raise if a limit cannot be counted without an int8 file."""
-        if self.latency is not None:
-            raise ValueError(
-                "Only tfprune.compress measures latency. Give a limit on macs, which it follows from: "
-                f"Budget(macs=...). Received: {self}."
-            )
+from tfprune.shrinking.widths import Ratios, Widths, named, resolve_ratios
 
 
 def prune_channels(
     model: keras.Model,
-    ratio: float | None = None,
+    ratio: float | Ratios | Widths | None = None,
     *,
     target: Budget | None = None,
     criterion: ChannelCriterion = l2_norm,
@@ -92,8 +40,11 @@ def prune_channels(
 
     Args:
         model: A built Keras model that `tfprune.channel_groups` can read.
-        ratio: The fraction of channels to remove, in [0, 1). Give either this or `target`.
-        target: The budget to meet; the smallest ratio that meets it is searched for.
+        ratio: The fraction of channels to remove, in [0, 1). For different ones, a dict by group of
+            `tfprune.channel_groups(model)` or by layer, where those not named keep all channels, or a function from a
+            group to its ratio; or `tfprune.Widths`, which say how many stay. Give either this or `target`.
+        target: The budget to fill: channels go in the order in which they would at a rising ratio, no more of them
+            than must, and then those that still fit come back.
         criterion: What makes a channel important; see `tfprune.criteria`.
         ranking: `"local"` removes the ratio from every group; `"global"` ranks the channels of all groups together,
             each score relative to its group's mean; `"structure"` does so among groups made of the same layers.
@@ -105,8 +56,8 @@ def prune_channels(
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or an argument has another type.
-        ValueError: If an argument is out of range, nothing can be pruned, or the target is out of reach; the message
-            then says how far it can go.
+        ValueError: If an argument is out of range, nothing can be pruned, `ratio` names what is frozen or foreign or
+            says two things about one group, or the target is out of reach; the message then says how far it can go.
 
     Example:
 
@@ -115,111 +66,168 @@ def prune_channels(
     ...     keras.layers.Dense(10)])
     >>> prune_channels(model, 0.25).get_layer("conv").filters
     12
-    >>> profile(prune_channels(model, target=Budget(macs=0.5))).macs <= 0.5 * profile(model).macs
-    True
+    >>> prune_channels(model, {model.get_layer("conv"): 0.5}).get_layer("conv").filters
+    8
+    >>> prune_channels(model, target=Budget(macs=0.7)).get_layer("conv").filters
+    11
     """
+    choice = _choose(model, ratio, target, criterion, ranking, granularity, exclude)
+    small = shrink(model, choice.keep())
+    is_number = isinstance(ratio, numbers.Real)
+    if is_number and ratio and granularity is None and small.count_params() == model.count_params():
+        widest = int(choice.order.sizes.max())
+        warnings.warn(
+            f"At a ratio of {ratio:g} no channel goes: the widest group has {widest} channels, and counts are "
+            f"rounded down. Use a ratio of at least {1 / widest:.3g}.",
+            stacklevel=2,
+        )
+    return small
+
+
+def choose_widths(
+    model: keras.Model,
+    ratio: float | Ratios | Widths | None = None,
+    *,
+    target: Budget | None = None,
+    criterion: ChannelCriterion = l2_norm,
+    ranking: Ranking = "local",
+    granularity: Channel | None = None,
+    exclude: Exclude = None,
+) -> Widths:
+    """Return how many channels of each group `prune_channels` would keep, without making the model.
+
+    `prune_channels(model, widths)` makes it, by the same criterion. A part of a split that would be left empty keeps
+    one channel more.
+
+    Args:
+        model: A built Keras model that `tfprune.channel_groups` can read.
+        ratio: See `prune_channels`, as all that follows.
+        target: The budget to fill.
+        criterion: What makes a channel important.
+        ranking: What channels are compared with.
+        granularity: How many channels may stay.
+        exclude: Layers to leave alone.
+
+    Returns:
+        The width of each free group.
+
+    Raises:
+        TypeError: As `prune_channels`.
+        ValueError: As `prune_channels`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(3)])
+    >>> choose_widths(model, target=Budget(parameters=0.6))
+    Widths({'hidden': 4})
+    """
+    choice = _choose(model, ratio, target, criterion, ranking, granularity, exclude)
+    free = [name for name, group in named(choice.analysis.groups).items() if not group.frozen]
+    return Widths(dict(zip(free, choice.widths.tolist(), strict=True)))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How many channels of each free group stay, and in which order the others go."""
+
+    analysis: Analysis
+    order: ChannelOrder
+    widths: np.ndarray
+
+    def removed(self) -> np.ndarray:
+        """The labels that go; a part of a split keeps one channel."""
+        pairs = zip(self.analysis.groups.free, self.order.removed(self.widths), strict=True)
+        return self.analysis.spare(np.concatenate([group.labels[gone] for group, gone in pairs]))
+
+    def keep(self) -> dict[ChannelGroup, np.ndarray]:
+        """The indices that stay, for `shrink`."""
+        stays = self.analysis.alive(self.removed())
+        return {group: np.flatnonzero(stays[group.labels]) for group in self.analysis.groups.free}
+
+    def counts(self) -> np.ndarray:
+        """How many channels take the place of each: none or one."""
+        counts = np.ones(self.analysis.trace.num_channels)
+        counts[self.removed()] = 0
+        return counts
+
+
+def _choose(
+    model: keras.Model,
+    ratio: float | Ratios | Widths | None,
+    target: Budget | None,
+    criterion: ChannelCriterion,
+    ranking: Ranking,
+    granularity: Channel | None,
+    exclude: Exclude,
+) -> _Choice:
+    _check(ratio, target, ranking, granularity)
+    analysis = analyse(model, exclude)
+    free = analysis.groups.free
+    if not free:
+        raise ValueError(f"No channel of {model.name!r} can be removed.\n{analysis.groups}")
+    order = ChannelOrder(
+        [score_channels(group, criterion) for group in free], pools_of(free, ranking), granularity or Channel()
+    )
+    if target is not None:
+        return _Choice(analysis, order, _within(model, analysis, order, target))
+    if isinstance(ratio, Widths):
+        return _Choice(analysis, order, _no_wider(analysis, ratio))
+    if isinstance(ratio, Mapping) or callable(ratio):
+        return _Choice(analysis, order, order.at_ratio(resolve_ratios(analysis, ratio)))
+    assert ratio is not None
+    return _Choice(analysis, order, order.at_ratio(ratio))
+
+
+def _check(
+    ratio: float | Ratios | Widths | None, target: Budget | None, ranking: Ranking, granularity: Channel | None
+) -> None:
     if (ratio is None) == (target is None):
         raise ValueError(f"Give either ratio or target. Received: ratio={ratio!r}, target={target!r}.")
-    if ratio is not None:
-        check_fraction("ratio", ratio)
     if target is not None and not isinstance(target, Budget):
         raise TypeError(f"target must be a Budget, such as tfprune.Budget(macs=0.5). Received: {target!r}.")
     if ranking not in ("local", "global", "structure"):
         raise ValueError(f"ranking must be 'local', 'global' or 'structure'. Received: {ranking!r}.")
     if target is not None:
         target.check_counted()
-    analysis = analyse(model, exclude)
-    groups = analysis.groups
-    if not groups.free:
-        raise ValueError(f"No channel of {model.name!r} can be removed.\n{groups}")
-    scores = [score_channels(group, criterion) for group in groups.free]
-    pools = _pools(groups.free, ranking)
-    counts = granularity or Channel()
-
-    def prune(fraction: float) -> keras.Model:
-        kept = _choose(scores, pools, fraction, counts)
-        chosen = [group.labels[~keep] for group, keep in zip(groups.free, kept, strict=True)]
-        removed = analysis.spare(np.concatenate(chosen))  # a part of a split keeps one channel
-        return shrink(model, {group: np.flatnonzero(~np.isin(group.labels, removed)) for group in groups.free})
-
-    if target is None:
-        assert ratio is not None
-        small = prune(ratio)
-        if ratio > 0 and granularity is None and small.count_params() == model.count_params():
-            widest = max(group.size for group in groups.free)
-            warnings.warn(
-                f"At a ratio of {ratio:g} no channel goes: the widest group has {widest} channels, and counts are "
-                f"rounded down. Use a ratio of at least {1 / widest:.3g}.",
-                stacklevel=2,
+    elif isinstance(ratio, Mapping) or callable(ratio):
+        if ranking != "local":
+            raise ValueError(
+                f"ranking={ranking!r} decides how many channels of each group go, and so does ratio={ratio!r}. Give a "
+                "ratio for all groups, or leave ranking out."
             )
-        return small
-    return _meet(model, target, prune)
+        if isinstance(ratio, Widths) and granularity is not None:
+            raise ValueError(f"Widths say exactly how many channels stay. Leave out granularity={granularity}.")
+    else:
+        assert ratio is not None
+        check_fraction("ratio", ratio)
 
 
-def _choose(
-    scores: Sequence[np.ndarray], pools: Sequence[Sequence[int]], ratio: float, granularity: Channel
-) -> list[np.ndarray]:
-    """One bool per channel of every group, ranking the groups of each pool together."""
-    kept = [np.ones(len(score), bool) for score in scores]
-    for pool in pools:
-        joined = np.concatenate([_relative(scores[index]) for index in pool])
-        stays = np.split(
-            drop_lowest(joined, Channel().count(len(joined), ratio), np.ones(len(joined), bool)),
-            np.cumsum([len(scores[index]) for index in pool])[:-1],
-        )
-        for index, stay in zip(pool, stays, strict=True):
-            count = granularity.allow(len(stay), int((~stay).sum()))
-            kept[index] = drop_lowest(scores[index], count, np.ones(len(stay), bool))
-    return kept
+def _no_wider(analysis: Analysis, widths: Widths) -> np.ndarray:
+    wanted = widths.resolve(analysis.groups)
+    for group, width in zip(analysis.groups.free, wanted.tolist(), strict=True):
+        if width > group.size:
+            raise ValueError(
+                f"Pruning cannot make {group.name!r} wider: it has {group.size} channels, and Widths asks for {width}. "
+                "tfprune.widen can."
+            )
+    return wanted
 
 
-def _relative(scores: np.ndarray) -> np.ndarray:
-    finite = scores[np.isfinite(scores)]
-    mean = finite.mean() if finite.size else 1.0
-    return scores / mean if mean > 0 else scores
+def _within(model: keras.Model, analysis: Analysis, order: ChannelOrder, target: Budget) -> np.ndarray:
+    """The widths that fill a budget."""
+    count, steps = SizeCounter(model, analysis, folds=True), order.steps()
 
+    def sizes(widths: np.ndarray) -> dict[str, int]:
+        return count(_Choice(analysis, order, widths).counts(), target.limits())
 
-def _pools(groups: Sequence[ChannelGroup], ranking: Ranking) -> list[list[int]]:
-    if ranking == "local":
-        return [[index] for index in range(len(groups))]
-    if ranking == "global":
-        return [list(range(len(groups)))]
-    pools: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    for index, group in enumerate(groups):
-        kinds = tuple(f"{type(member.layer).__name__} {member.role} {member.axis}" for member in group.members)
-        pools.setdefault((group.size, kinds), []).append(index)
-    return list(pools.values())
-
-
-def _meet(model: keras.Model, target: Budget, prune: Callable[[float], keras.Model]) -> keras.Model:
-    """The largest model among halvings of the ratio that is within the budget."""
-    size = _sizes(model)
-    limits = {name: limit * size[name] if limit < 1 else limit for name, limit in target.limits().items()}
-
-    def fits(candidate: keras.Model) -> bool:
-        found = _sizes(candidate)
-        return all(found[name] <= limit for name, limit in limits.items())
-
-    if fits(model):
-        return prune(0.0)
-    low, high = 0.0, 1.0 - 2.0**-STEPS / 2
-    best = prune(high)
-    if not fits(best):
-        smallest = {name: f"{_sizes(best)[name]:,} of {size[name]:,}" for name in limits}
+    dense = sizes(order.sizes)
+    limits = target.absolute(dense)
+    widths = fill(steps, lambda widths: load(sizes(widths), limits))
+    if widths is None:
+        least = sizes(steps.narrowest)
+        smallest = {name: f"{least[name]:,} of {dense[name]:,}" for name in limits}
         raise ValueError(
             f"{target} cannot be met. The smallest that pruning can reach is {smallest}. Raise the budget, "
             "exclude fewer layers, or lower min_channels; print(tfprune.channel_groups(model)) shows what is frozen."
         )
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        candidate = prune(middle)
-        if fits(candidate):
-            best, high = candidate, middle
-        else:
-            low = middle
-    return best
-
-
-def _sizes(model: keras.Model) -> dict[str, int]:
-    found = profile(model)
-    return {"parameters": found.parameters, "macs": found.macs, "file_bytes": 4 * found.parameters}
+    return widths

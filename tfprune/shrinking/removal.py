@@ -166,12 +166,7 @@ def resolve_keep(
         raise TypeError(
             f"keep must map groups of tfprune.channel_groups(model) to the indices that stay. Received: {group!r}."
         )
-    own = {_identity(each): each for each in groups}
-    if _identity(group) not in own:
-        raise ValueError(f"The group {group.name!r} is not one of {groups.model!r}. Use tfprune.channel_groups(model).")
-    group = own[_identity(group)]
-    if group.frozen:
-        raise ValueError(f"The group {group.name!r} is frozen: {'; '.join(group.frozen)}. Leave it out of keep.")
+    group = own_group(groups, group, "keep")
     kept = np.asarray(indices)
     in_range = kept.size and kept.dtype.kind in "iu" and kept.min() >= 0 and kept.max() < group.size
     if kept.ndim != 1 or not in_range or len(np.unique(kept)) < kept.size:
@@ -186,6 +181,29 @@ def resolve_keep(
             f"keep for the group {group.name!r} would leave {empty[0]!r} without channels. Keep one of its own too."
         )
     return group, chosen
+
+
+def own_group(groups: ChannelGroups, group: ChannelGroup, argument: str) -> ChannelGroup:
+    """Find a group of another analysis of the same model among its groups at hand, or raise.
+
+    Args:
+        groups: The groups of the model at hand.
+        group: A group.
+        argument: What it was given as, for messages.
+
+    Returns:
+        The model's own group.
+
+    Raises:
+        ValueError: If the group belongs to another model, or is frozen.
+    """
+    own = {_identity(each): each for each in groups}
+    if _identity(group) not in own:
+        raise ValueError(f"The group {group.name!r} is not one of {groups.model!r}. Use tfprune.channel_groups(model).")
+    group = own[_identity(group)]
+    if group.frozen:
+        raise ValueError(f"The group {group.name!r} is frozen: {'; '.join(group.frozen)}. Leave it out of {argument}.")
+    return group
 
 
 def _identity(group: ChannelGroup) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from tfprune.exporting.inputs import input_specs
 from tfprune.graph.profiling import profile
 from tfprune.measure import compare
 from tfprune.quantization import quantize_aware
-from tfprune.shrinking.one_shot import Budget
+from tfprune.shrinking.budget import Budget
 
 _QUANTIZE = "quantize"
 

@@ -14,7 +14,8 @@ from tfprune.graph.profiling import profile
 from tfprune.measure import benchmark
 from tfprune.measure.entries import KerasEntry
 from tfprune.quantization import quantize_aware
-from tfprune.shrinking.one_shot import Budget, prune_channels
+from tfprune.shrinking.budget import Budget, search
+from tfprune.shrinking.one_shot import prune_channels
 
 COUNTED = ("parameters", "macs")
 """What of a budget can be counted without a file."""
@@ -22,7 +23,7 @@ COUNTED = ("parameters", "macs")
 _RUNS = 100
 _MEASUREMENTS = 6
 _CLOSE = 0.97  # of the limit: near enough to stop measuring
-_NARROWEST = 1 - 2.0**-11
+_NARROWEST = 1 - 1e-9
 _ANY_ERROR = 1e9  # the file of a network that is yet to be trained is for weighing only
 
 
@@ -91,15 +92,14 @@ def find_macs(model: keras.Model, budget: Budget, files: Int8Files) -> tuple[int
         ValueError: If the budget cannot be met.
     """
     dense = profile(model)
-    limits = budget.limits()
-    found = {"parameters": dense.parameters, "macs": dense.macs}
-    if "file_bytes" in limits and limits["file_bytes"] < 1:
+    found: dict[str, float] = {"parameters": dense.parameters, "macs": dense.macs}
+    if (budget.file_bytes or 1) < 1:
         found["file_bytes"] = int(files.size(model))
-    limits = {name: limit * found[name] if limit < 1 and name in found else limit for name, limit in limits.items()}
-    counted = {name: limit for name, limit in limits.items() if name in COUNTED}
+    limits = budget.absolute(found)
+    counted = {name: max(1, limit) for name, limit in limits.items() if name in COUNTED}
     macs = dense.macs
     if counted:
-        macs = profile(prune_channels(model, target=Budget(**{name: max(1, v) for name, v in counted.items()}))).macs
+        macs = profile(prune_channels(model, target=Budget(**counted))).macs
     if "file_bytes" in limits:
         macs = _search(model, macs, "file_bytes", limits["file_bytes"], lambda small: _at_most(files.size(small)))
     if "latency" in limits:
@@ -139,32 +139,19 @@ def _at_most(num_bytes: float) -> int:
 
 def _search(model: keras.Model, macs: int, name: str, limit: float, measure: Callable[[keras.Model], float]) -> int:
     """The most operations, up to `macs`, with which a measurement is within its limit: few of them, as each is slow."""
+    dense, narrowest = profile(model).macs, profile(prune_channels(model, _NARROWEST)).macs
+    reached: dict[int, tuple[int, float]] = {}
 
-    def pruned(count: float) -> keras.Model:
-        return prune_channels(model, target=Budget(macs=max(1.0, count)))
+    def load_of(more: int) -> float:
+        count = narrowest + more
+        small = model if count == dense else prune_channels(model, target=Budget(macs=max(1.0, count)))
+        reached[more] = profile(small).macs, measure(small)
+        return reached[more][1] / limit
 
-    widest = model if macs == profile(model).macs else pruned(macs)
-    most = measure(widest)
-    if most <= limit:
-        return macs
-    narrowest = prune_channels(model, _NARROWEST)
-    low, least = profile(narrowest).macs, measure(narrowest)
-    if least > limit:
+    found = search(load_of, macs - narrowest, close=_CLOSE, tries=_MEASUREMENTS)
+    if found is None:
         raise ValueError(
-            f"A budget of {name}={limit:.6g} cannot be met: with one channel left in every group it is {least:.6g}. "
-            "Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
+            f"A budget of {name}={limit:.6g} cannot be met: with one channel left in every group it is "
+            f"{reached[0][1]:.6g}. Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
         )
-    high = macs
-    for _ in range(_MEASUREMENTS):
-        if least >= _CLOSE * limit or high - low <= 1:
-            break
-        share = (limit - least) / (most - least)  # on the line between the two
-        middle = profile(pruned(low + (high - low) * min(max(share, 0.1), 0.9))).macs
-        if middle <= low:
-            break
-        value = measure(pruned(middle))
-        if value <= limit:
-            low, least = middle, value
-        else:
-            high, most = middle, value
-    return low
+    return reached[found][0]
