@@ -11,7 +11,7 @@ from rich.table import Table
 from tfprune.common.tables import Report, new_table
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.liveness import dead_labels, stranded
-from tfprune.graph.record import Binding, Role, Rule, Trace, connected_components
+from tfprune.graph.record import Binding, Effect, Role, Rule, Trace, connected_components
 from tfprune.graph.rules import find_rule
 from tfprune.graph.trace import trace
 
@@ -27,6 +27,7 @@ class Member:
         role: What the variable does to the channels.
         positions: Positions on the axis that belong to the group; int array.
         channels: For each position, the channel of the group it belongs to; int array of the same length.
+        effect: Whether an affine variable multiplies channels or adds to them.
     """
 
     layer: keras.layers.Layer
@@ -35,6 +36,7 @@ class Member:
     role: Role
     positions: np.ndarray
     channels: np.ndarray
+    effect: Effect | None = None
 
     def mark(self, chosen: np.ndarray) -> np.ndarray:
         """Return which positions on the whole axis belong to chosen channels.
@@ -313,6 +315,7 @@ def _make_group(
             binding.role,
             positions,
             np.searchsorted(order, roots[positions]),
+            binding.effect,
         )
         for binding, roots, positions in slices
     )

@@ -3,22 +3,19 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import keras
 import numpy as np
 
 from tfprune.common.checks import check_fraction
-from tfprune.criteria import ChannelCriterion, l2_norm
-from tfprune.granularity import Channel
-from tfprune.graph import ChannelGroup, analyse
+from tfprune.criteria import AnyChannelCriterion, l2_norm
+from tfprune.granularity import Channel, check_granularity
+from tfprune.graph import analyse
 from tfprune.graph.exclude import Exclude
 from tfprune.graph.profiling import profile
-from tfprune.parts.channels import drop_lowest, score_channels
+from tfprune.parts.channels import drop_lowest
+from tfprune.parts.ranking import AnyRanking, as_ranking
 from tfprune.shrinking.removal import shrink
-
-Ranking = Literal["local", "global", "structure"]
-"""Which channels are ranked against each other: those of one group, all, or those of groups alike in structure."""
 
 STEPS = 10
 """Halvings of the ratio when a budget is searched for: to within 1/1024."""
@@ -78,8 +75,8 @@ def prune_channels(
     ratio: float | None = None,
     *,
     target: Budget | None = None,
-    criterion: ChannelCriterion = l2_norm,
-    ranking: Ranking = "local",
+    criterion: AnyChannelCriterion = l2_norm,
+    ranking: AnyRanking = "local",
     granularity: Channel | None = None,
     exclude: Exclude = None,
 ) -> keras.Model:
@@ -96,7 +93,8 @@ def prune_channels(
         target: The budget to meet; the smallest ratio that meets it is searched for.
         criterion: What makes a channel important; see `tfprune.criteria`.
         ranking: `"local"` removes the ratio from every group; `"global"` ranks the channels of all groups together,
-            each score relative to its group's mean; `"structure"` does so among groups made of the same layers.
+            each score relative to its group's mean; `"structure"` does so among groups made of the same layers. A
+            `tfprune.Ranking` also says how scores are joined and made comparable.
         granularity: `Channel(min_channels=4, round_to=8)` leaves every group at least 4 channels and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
@@ -124,20 +122,19 @@ def prune_channels(
         check_fraction("ratio", ratio)
     if target is not None and not isinstance(target, Budget):
         raise TypeError(f"target must be a Budget, such as tfprune.Budget(macs=0.5). Received: {target!r}.")
-    if ranking not in ("local", "global", "structure"):
-        raise ValueError(f"ranking must be 'local', 'global' or 'structure'. Received: {ranking!r}.")
+    ranking = as_ranking(ranking)
+    counts = check_granularity(granularity or Channel(), Channel, "prune_channels")
     if target is not None:
         target.check_counted()
     analysis = analyse(model, exclude)
     groups = analysis.groups
     if not groups.free:
         raise ValueError(f"No channel of {model.name!r} can be removed.\n{groups}")
-    scores = [score_channels(group, criterion) for group in groups.free]
-    pools = _pools(groups.free, ranking)
-    counts = granularity or Channel()
+    scores = [ranking.scores(group, criterion) for group in groups.free]
+    pools = ranking.pools(groups.free)
 
     def prune(fraction: float) -> keras.Model:
-        kept = _choose(scores, pools, fraction, counts)
+        kept = _choose(scores, ranking.counts(scores, pools, fraction), counts)
         chosen = [group.labels[~keep] for group, keep in zip(groups.free, kept, strict=True)]
         removed = analysis.spare(np.concatenate(chosen))  # a part of a split keeps one channel
         return shrink(model, {group: np.flatnonzero(~np.isin(group.labels, removed)) for group in groups.free})
@@ -156,39 +153,12 @@ def prune_channels(
     return _meet(model, target, prune)
 
 
-def _choose(
-    scores: Sequence[np.ndarray], pools: Sequence[Sequence[int]], ratio: float, granularity: Channel
-) -> list[np.ndarray]:
-    """One bool per channel of every group, ranking the groups of each pool together."""
-    kept = [np.ones(len(score), bool) for score in scores]
-    for pool in pools:
-        joined = np.concatenate([_relative(scores[index]) for index in pool])
-        stays = np.split(
-            drop_lowest(joined, Channel().count(len(joined), ratio), np.ones(len(joined), bool)),
-            np.cumsum([len(scores[index]) for index in pool])[:-1],
-        )
-        for index, stay in zip(pool, stays, strict=True):
-            count = granularity.allow(len(stay), int((~stay).sum()))
-            kept[index] = drop_lowest(scores[index], count, np.ones(len(stay), bool))
-    return kept
-
-
-def _relative(scores: np.ndarray) -> np.ndarray:
-    finite = scores[np.isfinite(scores)]
-    mean = finite.mean() if finite.size else 1.0
-    return scores / mean if mean > 0 else scores
-
-
-def _pools(groups: Sequence[ChannelGroup], ranking: Ranking) -> list[list[int]]:
-    if ranking == "local":
-        return [[index] for index in range(len(groups))]
-    if ranking == "global":
-        return [list(range(len(groups)))]
-    pools: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    for index, group in enumerate(groups):
-        kinds = tuple(f"{type(member.layer).__name__} {member.role} {member.axis}" for member in group.members)
-        pools.setdefault((group.size, kinds), []).append(index)
-    return list(pools.values())
+def _choose(scores: Sequence[np.ndarray], counts: Sequence[int], granularity: Channel) -> list[np.ndarray]:
+    """One bool per channel of every group, without as many of the lowest scores as the granularity allows."""
+    return [
+        drop_lowest(score, granularity.allow(len(score), count), np.ones(len(score), bool))
+        for score, count in zip(scores, counts, strict=True)
+    ]
 
 
 def _meet(model: keras.Model, target: Budget, prune: Callable[[float], keras.Model]) -> keras.Model:
