@@ -3,6 +3,7 @@
 from tfprune.criteria.base import (
     AnyChannelCriterion,
     ChannelCriterion,
+    ChannelScores,
     Criterion,
     KernelFunction,
     WeightCriterion,
@@ -18,6 +19,7 @@ __all__ = [
     "AnyChannelCriterion",
     "BatchNormGamma",
     "ChannelCriterion",
+    "ChannelScores",
     "ChannelView",
     "Criterion",
     "GroupNorm",

@@ -18,7 +18,7 @@ PROVIDERS: dict[str, str] = {}
 """Who can provide a statistic, by its name."""
 
 
-class Criterion(ABC):
+class Criterion:
     """What makes channels or weights important.
 
     Attributes:
@@ -28,7 +28,7 @@ class Criterion(ABC):
     needs: ClassVar[Collection[str]] = ()
 
 
-class ChannelCriterion(Criterion):
+class ChannelCriterion(Criterion, ABC):
     """A criterion of channels, which sees all members of their group.
 
     A subclass has one method, `score`. A plain function from `(weights, axis)` to scores is accepted wherever a
@@ -54,7 +54,7 @@ class ChannelCriterion(Criterion):
         """
 
 
-class WeightCriterion(Criterion):
+class WeightCriterion(Criterion, ABC):
     """A criterion of single weights.
 
     Example:
@@ -135,7 +135,7 @@ def as_channel_criterion(criterion: AnyChannelCriterion, provided: Collection[st
     >>> as_channel_criterion(l1_norm)
     l1_norm
     """
-    if isinstance(criterion, type) and issubclass(criterion, Criterion):
+    if isinstance(criterion, type):
         raise TypeError(f"criterion must be an object: {criterion.__name__}(), not the class {criterion.__name__}.")
     if isinstance(criterion, WeightCriterion):
         raise TypeError(
@@ -171,4 +171,3 @@ def check_needs(criterion: Criterion, provided: Collection[str]) -> None:
             f"this version can provide: {known}. Use a criterion of the weights, such as GroupNorm(), or give your "
             "own criterion what it needs when you make it."
         )
-

@@ -10,7 +10,10 @@ import numpy as np
 
 Role = Literal["producer", "affine", "statistics", "consumer"]
 Effect = Literal["scale", "shift"]
-NONE: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
+def _none() -> Mapping[str, np.ndarray]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class WeightView:
 
     name: str
     read: Callable[[], np.ndarray]
-    statistics: Mapping[str, np.ndarray] = field(default=NONE, kw_only=True)
+    statistics: Mapping[str, np.ndarray] = field(default_factory=_none, kw_only=True)
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -99,7 +102,7 @@ class ChannelView:
     name: str
     size: int
     members: tuple[MemberView, ...]
-    statistics: Mapping[str, np.ndarray] = field(default=NONE, kw_only=True)
+    statistics: Mapping[str, np.ndarray] = field(default_factory=_none, kw_only=True)
 
     def with_role(self, *roles: Role) -> tuple[MemberView, ...]:
         """Return the members that play one of these roles."""

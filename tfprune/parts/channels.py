@@ -1,35 +1,15 @@
 """The channels of a group: as a criterion sees them, which are zero already, and a choice of them as masks."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
-from tfprune.criteria import AnyChannelCriterion, ChannelView, MemberView
+from tfprune.criteria import ChannelView, MemberView
 from tfprune.granularity import prune_lowest
 from tfprune.graph import ChannelGroup, Member, Role
 from tfprune.graph.liveness import nonzero_slices
 from tfprune.training.masks import Masks
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One pass of a choice: which fraction of all channels goes, by which criterion.
-
-    Attributes:
-        criterion: A criterion of channels, or a function from (weights, axis) to scores.
-        sparsity: The fraction, in [0, 1).
-
-    Example:
-
-    >>> from tfprune.criteria import l1_norm
-    >>> Stage(l1_norm, 0.25).sparsity
-    0.25
-    """
-
-    criterion: AnyChannelCriterion
-    sparsity: float
 
 
 def view_of(

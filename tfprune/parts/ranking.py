@@ -7,15 +7,16 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from tfprune.common.checks import check_choice
-from tfprune.criteria import AnyChannelCriterion, ChannelCriterion, ChannelView, as_channel_criterion
-from tfprune.criteria.base import ChannelScores
+from tfprune.criteria import AnyChannelCriterion, ChannelCriterion, ChannelScores, ChannelView, as_channel_criterion
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup
-from tfprune.parts.channels import Stage, drop_lowest, view_of, zero_channels
+from tfprune.parts.channels import drop_lowest, view_of, zero_channels
 
 Scope = Literal["local", "global", "structure"]
 Reduce = Literal["mean", "sum", "max", "product"]
 Normalize = Literal["mean", "max", "lamp", "none"]
+Share: TypeAlias = tuple[AnyChannelCriterion, float]
+"""A criterion, and the fraction of all channels that goes by it."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,15 @@ class Ranking:
         return _NORMALIZATIONS[self.normalize](scores, np.isfinite(scores))
 
     def choose(
-        self, groups: Sequence[ChannelGroup], stages: Sequence[Stage], granularity: Channel | None = None
+        self, groups: Sequence[ChannelGroup], shares: Sequence[Share], granularity: Channel | None = None
     ) -> list[np.ndarray]:
-        """Choose the channels that stay, stage by stage, each among those that the last one left.
+        """Choose the channels that stay: share by share, each among those that the last one left.
 
         Channels that are zero already go first, so pruning again at the same sparsity changes nothing.
 
         Args:
             groups: The channel groups.
-            stages: The criteria, and the fraction of all channels that goes by each.
+            shares: Pairs of a criterion and the fraction of all channels that goes by it.
             granularity: How many channels a group keeps at least, and a multiple of how many.
 
         Returns:
@@ -127,20 +128,20 @@ class Ranking:
         >>> from tfprune.graph import channel_groups
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16), keras.layers.Dense(3)])
         >>> groups = channel_groups(model).free
-        >>> [int(keep.sum()) for keep in Ranking().choose(groups, [Stage(l2_norm, 0.4)], Channel(round_to=4))]
+        >>> [int(keep.sum()) for keep in Ranking().choose(groups, [(l2_norm, 0.4)], Channel(round_to=4))]
         [12]
         """
         granularity, pools = granularity or Channel(), self.pools(groups)
         keep = [np.ones(group.size, bool) for group in groups]
-        for number, stage in enumerate(stages, 1):
-            scores = [self.scores(group, stage.criterion, kept) for group, kept in zip(groups, keep, strict=True)]
-            counts = self.counts(scores, pools, stage.sparsity, keep)
+        for number, (criterion, sparsity) in enumerate(shares, 1):
+            scores = [self.scores(group, criterion, kept) for group, kept in zip(groups, keep, strict=True)]
+            counts = self.counts(scores, pools, sparsity, keep)
             for index, (group, count) in enumerate(zip(groups, counts, strict=True)):
-                if number == len(stages):
+                if number == len(shares):
                     gone = int((~keep[index]).sum())
                     allowed = granularity.allow(group.size, gone + count)
-                    if allowed < gone:  # rounding takes back more than this stage would drop
-                        keep[index] = self._at_most(allowed, group, stages[:-1])
+                    if allowed < gone:  # rounding takes back more than this share would drop
+                        keep[index] = self._at_most(allowed, group, shares[:-1])
                     count = max(allowed - gone, 0)
                 keep[index] = drop_lowest(scores[index], count, keep[index])
         return keep
@@ -173,12 +174,12 @@ class Ranking:
                 counts[index] = int(part.sum())
         return counts
 
-    def _at_most(self, count: int, group: ChannelGroup, stages: Sequence[Stage]) -> np.ndarray:
-        """Which channels of one group stay when its stages may drop only so many together."""
+    def _at_most(self, count: int, group: ChannelGroup, shares: Sequence[Share]) -> np.ndarray:
+        """Which channels of one group stay when its shares may be only so many together."""
         keep = np.ones(group.size, bool)
-        for stage in stages:
-            scores = self.scores(group, stage.criterion, keep)
-            (wanted,) = self.counts([scores], [[0]], stage.sparsity, [keep])
+        for criterion, sparsity in shares:
+            scores = self.scores(group, criterion, keep)
+            (wanted,) = self.counts([scores], [[0]], sparsity, [keep])
             keep = drop_lowest(scores, min(wanted, count - int((~keep).sum())), keep)
         return keep
 
