@@ -23,18 +23,19 @@ from tfprune.callbacks import (
     SoftFilterPruning,
     SparseStructureSelection,
 )
-from tfprune.criteria import ChannelCriterion, l1_norm, l2_norm
+from tfprune.criteria import KernelFunction, l1_norm, l2_norm
 from tfprune.granularity import prune_lowest
 from tfprune.graph import analyse
 from tfprune.layers import scaling_factors, with_scaling_factors
 from tfprune.parts.gammas import switched_channels
-from tfprune.shrinking.one_shot import Ranking
 
 
-def prune(model: keras.Model, left: float, criterion: ChannelCriterion, ranking: Ranking = "local") -> keras.Model:
+def prune(
+    model: keras.Model, left: float, criterion: KernelFunction, ranking: tfprune.Ranking | None = None
+) -> keras.Model:
     """Return the model without its worst channels, within the budget of MACs."""
     budget = tfprune.Budget(macs=left * macs(model))
-    return tfprune.prune_channels(model, target=budget, criterion=criterion, ranking=ranking)
+    return tfprune.prune_channels(model, target=budget, criterion=criterion, ranking=ranking or tfprune.Ranking())
 
 
 def prune_by_gamma(
@@ -117,7 +118,7 @@ def soft_filter_pruning(training: Training, left: float) -> keras.Model:
 
 def group_lasso(training: Training, left: float) -> keras.Model:
     model = training.with_callback(GroupLasso(training.job.strength))
-    return training.finish(prune(model, left, l2_norm, "global"))
+    return training.finish(prune(model, left, l2_norm, tfprune.Ranking("global")))
 
 
 def group_norm(training: Training, left: float) -> keras.Model:

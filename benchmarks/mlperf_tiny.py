@@ -33,9 +33,9 @@ import tensorflow as tf
 from _shared import Claim, arguments, conclude, note
 
 import tfprune
-from tfprune.criteria import ChannelCriterion, geometric_median_distance, l1_norm
+from tfprune.criteria import KernelFunction, geometric_median_distance, l1_norm
 
-CRITERIA: dict[str, ChannelCriterion] = {"L1": l1_norm, "FPGM": geometric_median_distance}
+CRITERIA: dict[str, KernelFunction] = {"L1": l1_norm, "FPGM": geometric_median_distance}
 SAMPLES = 1000
 """For recalibration, and as many for evaluation."""
 

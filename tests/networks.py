@@ -23,8 +23,8 @@ assert "tfprune" not in sys.modules
 """
 
 
-def chain(filters=(4, 6)):
-    """Conv-BN-ReLU twice, pooling, classes: nothing is tied."""
+def chain(filters=(4, 6), normalized=False):
+    """Conv-BN-ReLU, Conv-ReLU, pooling, classes: nothing is tied. With another BN if all is to be `normalized`."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 2)),
@@ -32,6 +32,7 @@ def chain(filters=(4, 6)):
             L.BatchNormalization(momentum=0.9, name="first_bn"),
             L.ReLU(),
             L.Conv2D(filters[1], 3, name="second"),
+            *([L.BatchNormalization(momentum=0.9, name="second_bn")] if normalized else []),
             L.ReLU(),
             L.GlobalAveragePooling2D(),
             L.Dense(3, name="classes"),
@@ -39,15 +40,16 @@ def chain(filters=(4, 6)):
     )
 
 
-def residual(width=5, last=7):
-    """Two convolutions tied by an addition, then a convolution of its own, then classes."""
+def residual(width=5, last=7, normalized=False):
+    """Two convolutions tied by an addition, then one of its own (with a BN if all is `normalized`), then classes."""
     inputs = keras.Input((8, 8, 2), name="image")
     x = L.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(inputs)
     skip = x = L.ReLU()(L.BatchNormalization(momentum=0.9, name="stem_bn")(x))
     x = L.Conv2D(width, 3, padding="same", name="branch")(x)
     x = L.BatchNormalization(momentum=0.9, name="branch_bn")(x)
     x = L.ReLU()(L.Add()([x, skip]))
-    x = L.ReLU()(L.Conv2D(last, 1, name="head")(x))
+    x = L.Conv2D(last, 1, name="head")(x)
+    x = L.ReLU()(L.BatchNormalization(momentum=0.9, name="head_bn")(x) if normalized else x)
     x = L.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, L.Dense(3, name="classes")(x), name="residual")
 

@@ -1,12 +1,24 @@
 import math
 from fractions import Fraction
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.granularity import Block, Channel, NofM, Unstructured, floor_share, prune_lowest
+import tfprune
+from tfprune.callbacks import FPGM, FilterPruning, MagnitudePruning, SoftFilterPruning
+from tfprune.granularity import (
+    Block,
+    Channel,
+    Granularity,
+    NofM,
+    Unstructured,
+    check_granularity,
+    floor_share,
+    prune_lowest,
+)
 
 PERCENT = st.integers(0, 999).map(lambda thousandths: thousandths / 1000)
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=40).map(lambda values: np.array(values, float))
@@ -206,7 +218,44 @@ def test_n_of_m_says_what_does_not_fit():
         NofM(2, 4).mask(np.ones(8), 0.5)
 
 
-@pytest.mark.parametrize("granularity", [Unstructured(), Block((2, 2)), NofM(2, 4)])
+def test_channels_that_must_stay_stay():
+    assert Channel().mask(np.array([np.inf, 1.0, np.inf, 2.0]), 0.75).tolist() == [True, False, True, False]
+
+
+FAMILY = [Channel(), Unstructured(), Block((2, 2)), NofM(2, 4)]
+
+
+@pytest.mark.parametrize("granularity", FAMILY)
+def test_the_family_has_one_base(granularity):
+    assert isinstance(granularity, Granularity)
+    wanted = Channel if isinstance(granularity, Channel) else Granularity
+    assert check_granularity(granularity, wanted, "it") is granularity
+
+
+@pytest.mark.parametrize("granularity", FAMILY[1:])
+@pytest.mark.parametrize("make", [FPGM, SoftFilterPruning, FilterPruning])
+def test_callbacks_of_filters_say_that_a_channel_fits(make, granularity):
+    message = (
+        rf"^{make.__name__} prunes whole channels, so it takes a Channel.*Received: {type(granularity).__name__}\("
+    )
+    with pytest.raises(TypeError, match=message + ".*a granularity of weights, which MagnitudePruning takes"):
+        make(0.5, granularity=granularity)
+
+
+@pytest.mark.parametrize("granularity", [*FAMILY[1:], 8])
+def test_prune_channels_says_that_a_channel_fits(granularity):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    with pytest.raises(TypeError, match=r"^prune_channels prunes whole channels, so it takes a Channel"):
+        tfprune.prune_channels(model, 0.5, granularity=granularity)
+
+
+@pytest.mark.parametrize("granularity", [Channel(), "2:4"])
+def test_callbacks_of_weights_say_which_fit(granularity):
+    with pytest.raises(TypeError, match=r"^MagnitudePruning prunes single weights, so it takes Unstructured\(\), NofM"):
+        MagnitudePruning(0.5, granularity=granularity)
+
+
+@pytest.mark.parametrize("granularity", FAMILY)
 def test_every_granularity_refuses_nan_and_a_sparsity_out_of_range(granularity):
     scores = np.ones((4, 4))
     for sparsity in (-0.1, math.nan):

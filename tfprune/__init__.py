@@ -8,6 +8,7 @@ from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
 from tfprune.measure import benchmark, compare, layerwise_density
+from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware, strip
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
@@ -25,6 +26,7 @@ __all__ = [
     "ExportOptions",
     "ExportReport",
     "ImageMetadata",
+    "Ranking",
     "Widths",
     "benchmark",
     "callbacks",

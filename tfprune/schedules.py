@@ -164,6 +164,54 @@ class Polynomial(Schedule):
         return t == self.end or super().due(t)
 
 
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """From `initial` at `begin` to `final` at `end`, most of it at once: the rate of asymptotic soft filter pruning.
+
+    What is left to go shrinks by the same factor in every step. At the paper's rate three quarters of the way are done
+    after an eighth of the time. An update is also due at `end`.
+
+    Reference: He et al., Asymptotic Soft Filter Pruning for Deep Convolutional Neural Networks, IEEE Transactions on
+    Cybernetics 2020, https://arxiv.org/abs/1808.07471
+
+    Attributes:
+        final: The value from `end` on, in [0, 1).
+        initial: The value until `begin`, in [0, final].
+        rate: How fast, above 0: what is left shrinks by `exp(-rate)` over the whole time.
+
+    Example:
+
+    >>> schedule = Exponential(0.4, end=80, unit="epochs", frequency=1)
+    >>> [round(schedule.value(t), 4) for t in (0, 10, 20, 40, 80)]
+    [0.0, 0.3, 0.375, 0.3984, 0.4]
+    """
+
+    final: float
+    initial: float = 0.0
+    rate: float = 11.09
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_fraction("final", self.final)
+        _check_fraction("initial", self.initial)
+        if self.initial > self.final:
+            raise ValueError(
+                f"initial must not be above final: an asymptotic rate grows. "
+                f"Received: initial={self.initial}, final={self.final}."
+            )
+        if not _is_number(self.rate) or not 0 < self.rate < math.inf:
+            raise ValueError(f"rate must be a number above 0, such as 11.09. Received: {self.rate!r}.")
+
+    def value(self, t: int) -> float:
+        """Return the value at time t; a ValueError if `end` is None."""
+        done = math.expm1(-self.rate * self._progress(t)) / math.expm1(-self.rate)
+        return float(self.initial + (self.final - self.initial) * done)
+
+    def due(self, t: int) -> bool:
+        """Return whether an update is due at time t, as it is at `end` too."""
+        return t == self.end or super().due(t)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 

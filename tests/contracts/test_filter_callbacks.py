@@ -24,7 +24,11 @@ from networks import (
 from networks import zero_filters as zero_filters_of
 
 import tfprune
-from tfprune.callbacks import FPGM, SoftFilterPruning
+from tfprune import Ranking
+from tfprune.callbacks import FPGM, FilterPruning, SoftFilterPruning
+from tfprune.criteria import BatchNormGamma, GroupNorm
+from tfprune.granularity import Channel
+from tfprune.schedules import Exponential, Polynomial
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Row:
         make: Makes the callback; called anew for every fit.
         removed: How many of C filters it removes.
         hard: Whether removed filters stay at zero in every training step.
+        together: Whether the layers are ranked together, so that only the number over all of them is promised.
+        normalized: Whether every convolution needs a BatchNormalization.
         tied: Whether layers that share channels lose the same ones, so that `shrink` can remove all of them, exactly.
             Otherwise BatchNormalization is left alone, and what it still emits is folded into later biases.
     """
@@ -45,6 +51,8 @@ class Row:
     removed: Callable[[int], int]
     hard: bool
     tied: bool = True
+    together: bool = False
+    normalized: bool = False
 
 
 ROWS = [
@@ -65,6 +73,33 @@ ROWS = [
     ),
     Row("FPGM-soft", lambda: FPGM(0.4, mode="soft"), lambda c: math.floor(c * 0.4), hard=False),
     Row("FPGM-layer", lambda: FPGM(0.4, scope="layer"), lambda c: math.floor(c * 0.4), hard=True, tied=False),
+    Row(
+        "FPGM-gradual",
+        lambda: FPGM(Polynomial(0.4, initial=0.2, end=1, frequency=1, unit="epochs")),
+        lambda c: math.floor(c * 0.4),
+        hard=True,
+    ),
+    # Where early stopping ends the training after 2 of 9 epochs, 0.386 are reached, which are as many of 4 and 6.
+    Row(
+        "SoftFilterPruning-asymptotic",
+        lambda: SoftFilterPruning(Exponential(0.4, initial=0.2, frequency=1, unit="epochs")),
+        lambda c: math.floor(c * 0.4),
+        hard=False,
+    ),
+    Row(
+        "global-gammas",
+        lambda: FilterPruning(0.4, BatchNormGamma(), ranking=Ranking("global", normalize="none"), mode="hard"),
+        lambda c: math.floor(c * 0.4),
+        hard=True,
+        together=True,
+        normalized=True,
+    ),
+    Row(
+        "even-widths",
+        lambda: FilterPruning(0.5, GroupNorm(), granularity=Channel(round_to=2), mode="hard"),
+        lambda c: c - 2 * math.ceil((c - math.floor(c * 0.5)) / 2),
+        hard=True,
+    ),
 ]
 KERNELS = ("stem", "branch", "head")
 OPTIMIZERS = {
@@ -130,7 +165,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(row, tmp_path_factory) -> Run:
     keras.utils.set_random_seed(1)
-    model = compiled(randomize(residual()), OPTIMIZERS["adam"](), jit_compile=False)
+    model = compiled(randomize(residual(normalized=row.normalized)), OPTIMIZERS["adam"](), jit_compile=False)
     path = tmp_path_factory.mktemp("run") / "log.csv"
     watcher, callback = Zeros(), row.make()
     history = model.fit(
@@ -161,23 +196,33 @@ def allowed(row, tolerance=1e-5):
 def fit_chain(row, optimizer="sgd", model=None, before=(), after=(), epochs=2, **options):
     """Fit the Sequential network with a new callback of the row, between other callbacks; return the model."""
     keras.utils.set_random_seed(2)
-    model = model or compiled(randomize(chain()), optimizer, **{"jit_compile": False, **options})
+    model = model or compiled(
+        randomize(chain(normalized=row.normalized)), optimizer, **{"jit_compile": False, **options}
+    )
     callbacks = [*before, row.make(), *after]
     model.fit(*images(32), batch_size=4, epochs=epochs, callbacks=callbacks, verbose=0)
     return model
 
 
+def assert_counts(row, model, names):
+    """Exactly as many filters of each layer are zero as the row promises, or of all layers together."""
+    layers = [model.get_layer(name) for name in names]
+    found = [len(zero_filters_of(layer)) for layer in layers]
+    if row.together:
+        assert sum(found) == row.removed(sum(layer.filters for layer in layers)) > 0
+    else:
+        assert found == [row.removed(layer.filters) for layer in layers]
+        assert min(found) > 0
+
+
 def assert_chain_pruned(row, model):
-    for name, width in (("first", 4), ("second", 6)):
-        assert len(zero_filters_of(model.get_layer(name))) == row.removed(width) > 0
+    assert_counts(row, model, ("first", "second"))
     assert all(np.isfinite(weight).all() for weight in weights_of(model))
     assert zero_filters_of(model.get_layer("classes")) == []
 
 
 def test_exactly_the_promised_number_of_filters_is_zero(row, run):
-    for name in KERNELS:
-        layer = run.model.get_layer(name)
-        assert len(zero_filters_of(layer)) == row.removed(layer.filters) > 0
+    assert_counts(row, run.model, ("stem", "head") if row.together else KERNELS)
 
 
 def test_classes_are_left_alone(run):
@@ -205,8 +250,9 @@ def test_shrunken_model_computes_the_same(row, run):
 def test_shrunken_model_is_as_narrow_as_promised(row, run):
     if row.tied:
         for name in KERNELS:
-            width = run.model.get_layer(name).filters
-            assert run.small.get_layer(name).filters == width - row.removed(width)
+            layer = run.model.get_layer(name)
+            gone = len(zero_filters_of(layer)) if row.together else row.removed(layer.filters)
+            assert run.small.get_layer(name).filters == layer.filters - gone
         stem, branch = (zero_filters_of(run.model.get_layer(name)) for name in ("stem", "branch"))
         assert stem == branch
     assert run.small.count_params() < run.model.count_params()
@@ -273,7 +319,7 @@ def test_sequential_twice_with_the_same_seed_is_the_same_bit_for_bit(row):
 
 
 def test_steps_per_execution_on_a_model_fitted_before_and_again_after(row):
-    model = compiled(randomize(chain()), "adam", jit_compile=False, steps_per_execution=4)
+    model = compiled(randomize(chain(normalized=row.normalized)), "adam", jit_compile=False, steps_per_execution=4)
     model.fit(*images(32), batch_size=4, verbose=0)
     watcher, again = Zeros(), Zeros()
     fit_chain(row, model=model, before=[watcher])
@@ -321,7 +367,8 @@ def test_early_stopping_that_restores_the_best_weights(row, place):
     assert stop.stopped_epoch == 1
     assert_chain_pruned(row, model)
     if place == "before" or row.hard:
-        assert shrunken(row, model).get_layer("second").filters == 6 - row.removed(6)
+        gone = len(zero_filters_of(model.get_layer("second"))) if row.together else row.removed(6)
+        assert shrunken(row, model).get_layer("second").filters == 6 - gone
 
 
 def test_early_stopping_after_a_soft_callback_restores_weights_that_shrink():
@@ -336,7 +383,7 @@ def test_early_stopping_after_a_soft_callback_restores_weights_that_shrink():
 
 
 def test_interrupted_fit_leaves_a_model_that_fits_again(row):
-    model = compiled(randomize(chain()), "adam", jit_compile=False)
+    model = compiled(randomize(chain(normalized=row.normalized)), "adam", jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
         fit_chain(row, model=model, after=[Interrupt()])
     with warnings.catch_warnings(record=True) as caught:

@@ -9,7 +9,8 @@ from scipy.spatial.distance import cdist
 
 from tfprune.criteria import geometric_median_distance, l1_norm, l2_norm
 from tfprune.graph import channel_groups
-from tfprune.parts.channels import Stage, channel_masks, score_channels, select_channels, zero_channels
+from tfprune.parts.channels import channel_masks, zero_channels
+from tfprune.parts.ranking import Ranking
 
 L = keras.layers
 
@@ -26,6 +27,12 @@ def everything(group):
     return np.ones(group.size, bool)
 
 
+def keep(group, *shares):
+    """Which channels of one group stay."""
+    (kept,) = Ranking().choose([group], shares)
+    return kept
+
+
 def paper_choice(weights, norm_fraction, distance_fraction):
     """FPGM of the paper, written naively: `weights` has one row per filter; returns the filters that go."""
     count = len(weights)
@@ -39,7 +46,7 @@ def paper_choice(weights, norm_fraction, distance_fraction):
 
 def test_scores_by_hand():
     group = hidden_group([[3.0, -1.0, 0.0], [4.0, 2.0, 0.0]])
-    assert score_channels(group, l1_norm, everything(group)).tolist() == [
+    assert Ranking().scores(group, l1_norm, everything(group)).tolist() == [
         7.0,
         3.0,
         -np.inf,
@@ -49,7 +56,7 @@ def test_scores_by_hand():
 def test_scores_of_some_channels_only():
     group = hidden_group([[-1.0, 1.0, 5.0]])
     among = np.array([True, False, True])
-    scores = score_channels(group, geometric_median_distance, among)
+    scores = Ranking().scores(group, geometric_median_distance, among)
     np.testing.assert_allclose(scores, [6.0, np.inf, 6.0])
 
 
@@ -58,7 +65,7 @@ def test_scores_across_an_addition_are_the_mean_over_kernels():
     stem, branch = (model.get_layer(name).kernel.numpy() for name in ("stem", "branch"))
     group = channel_groups(model).free[0]
     expected = (l2_norm(stem) + l2_norm(branch)) / 2
-    np.testing.assert_allclose(score_channels(group, l2_norm, everything(group)), expected, rtol=1e-12)
+    np.testing.assert_allclose(Ranking().scores(group, l2_norm, everything(group)), expected, rtol=1e-12)
 
 
 def test_scores_of_a_channel_made_twice_by_one_kernel_are_the_mean():
@@ -70,20 +77,20 @@ def test_scores_of_a_channel_made_twice_by_one_kernel_are_the_mean():
     once.kernel.assign([[1.0, 10.0]])
     twice.kernel.assign([[2.0, 20.0, 3.0, 30.0]])
     assert group.size == 2
-    np.testing.assert_allclose(score_channels(group, l1_norm, everything(group)), [6 / 3, 60 / 3])
+    np.testing.assert_allclose(Ranking().scores(group, l1_norm, everything(group)), [6 / 3, 60 / 3])
 
 
 @pytest.mark.parametrize(("sparsity", "gone"), [(0.25, [1]), (0.5, [1, 3]), (0.75, [0, 1, 3]), (0.99, [0, 1, 3])])
 def test_selection_by_norm(sparsity, gone):
     group = hidden_group([[3.0, 1.0, -4.0, 2.0]])
-    assert np.flatnonzero(~select_channels(group, [Stage(l2_norm, sparsity)])).tolist() == gone
+    assert np.flatnonzero(~keep(group, (l2_norm, sparsity))).tolist() == gone
 
 
 def test_two_stages_by_hand():
     # By norm 0 goes. Of 1, 5, 6, 10 the median's neighbours 5 and 6 tie at 10: the later goes.
     group = hidden_group([[0.1, 1.0, 5.0, 6.0, 10.0]])
-    stages = [Stage(l2_norm, 0.2), Stage(geometric_median_distance, 0.2)]
-    assert np.flatnonzero(~select_channels(group, stages)).tolist() == [0, 3]
+    shares = [(l2_norm, 0.2), (geometric_median_distance, 0.2)]
+    assert np.flatnonzero(~keep(group, *shares)).tolist() == [0, 3]
 
 
 @given(
@@ -92,8 +99,8 @@ def test_two_stages_by_hand():
 )
 def test_selection_equals_the_paper(kernel, fractions):
     group = hidden_group(kernel)
-    stages = [Stage(l2_norm, fractions[0]), Stage(geometric_median_distance, fractions[1])]
-    gone = np.flatnonzero(~select_channels(group, stages)).tolist()
+    shares = [(l2_norm, fractions[0]), (geometric_median_distance, fractions[1])]
+    gone = np.flatnonzero(~keep(group, *shares)).tolist()
     expected = paper_choice(kernel.T.astype("float64"), *fractions)
     if gone != expected:  # rounding may break a tie the other way; then both choices must be equally good
         distances = cdist(kernel.T, kernel.T).sum(axis=1)
@@ -104,8 +111,7 @@ def test_selection_equals_the_paper(kernel, fractions):
 def test_zero_channels_go_first_and_again():
     group = hidden_group([[0.0, 9.0, 5.0, 5.1, 0.0, 1.0]])
     for criterion in (l2_norm, geometric_median_distance):
-        keep = select_channels(group, [Stage(criterion, 0.34)])
-        assert np.flatnonzero(~keep).tolist() == [0, 4]
+        assert np.flatnonzero(~keep(group, (criterion, 0.34))).tolist() == [0, 4]
 
 
 def test_zero_channels_need_every_kernel_to_be_zero():
@@ -120,7 +126,7 @@ def test_zero_channels_need_every_kernel_to_be_zero():
 def test_nan_weights_are_refused():
     group = hidden_group([[1.0, np.nan]])
     with pytest.raises(ValueError, match="scores are NaN"):
-        select_channels(group, [Stage(l2_norm, 0.5)])
+        keep(group, (l2_norm, 0.5))
 
 
 def test_masks_by_role():

@@ -4,6 +4,7 @@ from tfprune.callbacks.filters import (
     FPGM,
     FilterPruning,
     SoftFilterPruning,
+    Stage,
 )
 from tfprune.callbacks.monitors import (
     FreezeBatchNormalization,
@@ -49,5 +50,6 @@ __all__ = [
     "SparseStructureSelection",
     "SparseTraining",
     "SparsityRegularization",
+    "Stage",
     "StaticSparsity",
 ]

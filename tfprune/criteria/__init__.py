@@ -1,13 +1,34 @@
-"""How important each channel is: pure functions from arrays to scores, where higher means keep."""
+"""How important channels and weights are: from views to scores, where higher means keep."""
 
-from collections.abc import Callable
-
-import numpy as np
-
+from tfprune.criteria.base import (
+    AnyChannelCriterion,
+    ChannelCriterion,
+    ChannelScores,
+    Criterion,
+    KernelFunction,
+    WeightCriterion,
+    as_channel_criterion,
+)
+from tfprune.criteria.batch_norm_gamma import BatchNormGamma
 from tfprune.criteria.geometric_median import geometric_median_distance
+from tfprune.criteria.group_norm import GroupNorm
 from tfprune.criteria.norms import l1_norm, l2_norm
+from tfprune.criteria.views import ChannelView, MemberView, WeightView
 
-ChannelCriterion = Callable[[np.ndarray, int], np.ndarray]
-"""A function from (weights, axis) to one score per position on that axis."""
-
-__all__ = ["ChannelCriterion", "geometric_median_distance", "l1_norm", "l2_norm"]
+__all__ = [
+    "AnyChannelCriterion",
+    "BatchNormGamma",
+    "ChannelCriterion",
+    "ChannelScores",
+    "ChannelView",
+    "Criterion",
+    "GroupNorm",
+    "KernelFunction",
+    "MemberView",
+    "WeightCriterion",
+    "WeightView",
+    "as_channel_criterion",
+    "geometric_median_distance",
+    "l1_norm",
+    "l2_norm",
+]

@@ -12,7 +12,7 @@ from rich.table import Table
 from tfprune.common.tables import Report, new_table
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.liveness import dead_labels, stranded
-from tfprune.graph.record import Binding, Role, Rule, Trace, connected_components
+from tfprune.graph.record import Binding, Effect, Role, Rule, Trace, connected_components
 from tfprune.graph.rules import find_rule
 from tfprune.graph.trace import trace
 
@@ -28,6 +28,7 @@ class Member:
         role: What the variable does to the channels.
         positions: Positions on the axis that belong to the group; int array.
         channels: For each position, the channel of the group it belongs to; int array of the same length.
+        effect: Whether an affine variable multiplies channels or adds to them.
     """
 
     layer: keras.layers.Layer
@@ -36,6 +37,7 @@ class Member:
     role: Role
     positions: np.ndarray
     channels: np.ndarray
+    effect: Effect | None = None
 
     def mark(self, chosen: np.ndarray) -> np.ndarray:
         """Return which positions on the whole axis belong to chosen channels.
@@ -333,6 +335,7 @@ def _make_group(
             binding.role,
             positions,
             np.searchsorted(order, roots[positions]),
+            binding.effect,
         )
         for binding, roots, positions in slices
     )

@@ -1,87 +1,61 @@
-"""Choose channels of a group by criteria, and turn the choice into masks."""
+"""The channels of a group: as a criterion sees them, which are zero already, and a choice of them as masks."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
-from tfprune.criteria import ChannelCriterion
-from tfprune.granularity import Channel, prune_lowest
+from tfprune.criteria import ChannelView, MemberView
+from tfprune.granularity import prune_lowest
 from tfprune.graph import ChannelGroup, Member, Role
 from tfprune.graph.liveness import nonzero_slices
 from tfprune.training.masks import Masks
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One pass of a selection: which fraction of all channels goes, by which criterion."""
-
-    criterion: ChannelCriterion
-    sparsity: float
-
-
-def score_channels(group: ChannelGroup, criterion: ChannelCriterion, among: np.ndarray | None = None) -> np.ndarray:
-    """Score the channels of a group by the kernels that make them.
-
-    Where several kernels make a channel, as across a residual addition, its score is the mean over them.
-    Channels that are zero already score lowest (a criterion that measures distances would not know), and the best
-    channel of a layer that holds only a part of the group scores highest, so that the layer cannot vanish.
+def view_of(
+    group: ChannelGroup, among: np.ndarray | None = None, statistics: Mapping[str, np.ndarray] | None = None
+) -> ChannelView:
+    """Return what a criterion sees of the channels of a group.
 
     Args:
         group: The channel group.
-        criterion: The criterion; it sees one kernel at a time, cut down to the channels asked for.
-        among: Which channels to score and compare, as a bool per channel of the group; all if left out.
+        among: Which channels to show, as a bool per channel of the group; all if left out.
+        statistics: What data says about the channels of the group, by name; arrays of shape (channels, ...).
 
     Returns:
-        One float64 score per channel of the group; infinite for those not asked for.
+        The view, in which the chosen channels are numbered from 0; members that hold none of them are left out.
 
-    Raises:
-        TypeError: If the criterion is not a function.
-        ValueError: If it does not return one score per channel.
+    Example:
+
+    >>> import keras
+    >>> from tfprune.graph import channel_groups
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(3)])
+    >>> view = view_of(channel_groups(model).free[0])
+    >>> [(member.name, member.role, member.rows.shape) for member in view.members]
+    [('kernel', 'producer', (8, 4)), ('bias', 'affine', (8, 1)), ('kernel', 'consumer', (8, 3))]
     """
-    if not callable(criterion):
-        raise TypeError(
-            "criterion must be a function from (weights, axis) to one score per channel, such as "
-            f"tfprune.criteria.l1_norm. Received: {criterion!r}."
-        )
     among = np.ones(group.size, bool) if among is None else among
-    total, times = np.zeros(group.size), np.zeros(group.size)
-    for member in group.producers:
-        wanted = among[member.channels]
-        kernel = np.take(member.variable.numpy(), member.positions[wanted], axis=member.axis)
-        found = np.asarray(criterion(kernel, member.axis))
-        if found.shape != (kernel.shape[member.axis],):
-            raise ValueError(
-                f"The criterion must return one score for each of the {kernel.shape[member.axis]} channels on axis "
-                f"{member.axis} of weights of shape {kernel.shape}. It returned the shape {found.shape}."
-            )
-        np.add.at(total, member.channels[wanted], found)
-        np.add.at(times, member.channels[wanted], 1.0)
-    scores = np.divide(total, times, out=np.full(group.size, np.inf), where=times > 0)
-    scores[zero_channels(group.producers, group.size) & among] = -np.inf
-    for member in group.members:
-        if len(np.unique(member.channels)) < group.size:
-            scores[member.channels[np.argmax(scores[member.channels])]] = np.inf
-    return scores
+    members = (_view_of_member(member, among) for member in group.members)
+    shown = {name: array[among] for name, array in (statistics or {}).items()}
+    return ChannelView(
+        group.name,
+        int(among.sum()),
+        tuple(member for member in members if len(member.channels)),
+        statistics=MappingProxyType(shown),
+    )
 
 
-def select_channels(group: ChannelGroup, stages: Sequence[Stage]) -> np.ndarray:
-    """Choose the channels of a group that stay, stage by stage, each among those that the last one left.
-
-    Channels that are zero already go first, so pruning again at the same sparsity changes nothing.
-
-    Args:
-        group: The channel group.
-        stages: The criteria and the fraction of all channels that goes by each.
-
-    Returns:
-        One bool per channel, True for those that stay; exactly the sum of the stages' counts is False.
-    """
-    keep = np.ones(group.size, bool)
-    for stage in stages:
-        scores = score_channels(group, stage.criterion, keep)
-        keep &= drop_lowest(scores, Channel().count(group.size, stage.sparsity), among=keep)
-    return keep
+def _view_of_member(member: Member, among: np.ndarray) -> MemberView:
+    shown = among[member.channels]
+    positions = member.positions[shown]
+    return MemberView(
+        member.variable.name,
+        lambda: np.take(member.variable.numpy(), positions, axis=member.axis),
+        member.role,
+        member.effect,
+        member.axis,
+        (np.cumsum(among) - 1)[member.channels[shown]],
+    )
 
 
 def drop_lowest(scores: np.ndarray, count: int, among: np.ndarray) -> np.ndarray:

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from tfprune.common.checks import check_fraction
-from tfprune.criteria import ChannelCriterion, l2_norm
-from tfprune.granularity import Channel
+from tfprune.criteria import AnyChannelCriterion, l2_norm
+from tfprune.granularity import Channel, check_granularity
 from tfprune.graph import Analysis, ChannelGroup, analyse
 from tfprune.graph.counting import SizeCounter
 from tfprune.graph.exclude import Exclude
-from tfprune.parts.channels import score_channels
+from tfprune.parts.ranking import AnyRanking, Ranking, as_ranking
 from tfprune.shrinking.budget import Budget, fill, load
-from tfprune.shrinking.order import ChannelOrder, Ranking, pools_of
+from tfprune.shrinking.order import ChannelOrder
 from tfprune.shrinking.removal import shrink
 from tfprune.shrinking.widths import Ratios, Widths, named, resolve_ratios
 
@@ -26,8 +26,8 @@ def prune_channels(
     ratio: float | Ratios | Widths | None = None,
     *,
     target: Budget | None = None,
-    criterion: ChannelCriterion = l2_norm,
-    ranking: Ranking = "local",
+    criterion: AnyChannelCriterion = l2_norm,
+    ranking: AnyRanking = "local",
     granularity: Channel | None = None,
     exclude: Exclude = None,
 ) -> keras.Model:
@@ -47,7 +47,8 @@ def prune_channels(
             than must, and then those that still fit come back.
         criterion: What makes a channel important; see `tfprune.criteria`.
         ranking: `"local"` removes the ratio from every group; `"global"` ranks the channels of all groups together,
-            each score relative to its group's mean; `"structure"` does so among groups made of the same layers.
+            each score relative to its group's mean; `"structure"` does so among groups made of the same layers. A
+            `tfprune.Ranking` also says how scores are joined and made comparable.
         granularity: `Channel(min_channels=4, round_to=8)` leaves every group at least 4 channels and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
@@ -89,8 +90,8 @@ def choose_widths(
     ratio: float | Ratios | Widths | None = None,
     *,
     target: Budget | None = None,
-    criterion: ChannelCriterion = l2_norm,
-    ranking: Ranking = "local",
+    criterion: AnyChannelCriterion = l2_norm,
+    ranking: AnyRanking = "local",
     granularity: Channel | None = None,
     exclude: Exclude = None,
 ) -> Widths:
@@ -155,19 +156,19 @@ def _choose(
     model: keras.Model,
     ratio: float | Ratios | Widths | None,
     target: Budget | None,
-    criterion: ChannelCriterion,
-    ranking: Ranking,
+    criterion: AnyChannelCriterion,
+    ranking: AnyRanking,
     granularity: Channel | None,
     exclude: Exclude,
 ) -> _Choice:
-    _check(ratio, target, ranking, granularity)
+    ranked = as_ranking(ranking)
+    counts = check_granularity(granularity or Channel(), Channel, "prune_channels")
+    _check(ratio, target, ranked, granularity)
     analysis = analyse(model, exclude)
     free = analysis.groups.free
     if not free:
         raise ValueError(f"No channel of {model.name!r} can be removed.\n{analysis.groups}")
-    order = ChannelOrder(
-        [score_channels(group, criterion) for group in free], pools_of(free, ranking), granularity or Channel()
-    )
+    order = ChannelOrder([ranked.scores(group, criterion) for group in free], ranked.pools(free), ranked, counts)
     if target is not None:
         return _Choice(analysis, order, _within(model, analysis, order, target))
     if isinstance(ratio, Widths):
@@ -185,15 +186,13 @@ def _check(
         raise ValueError(f"Give either ratio or target. Received: ratio={ratio!r}, target={target!r}.")
     if target is not None and not isinstance(target, Budget):
         raise TypeError(f"target must be a Budget, such as tfprune.Budget(macs=0.5). Received: {target!r}.")
-    if ranking not in ("local", "global", "structure"):
-        raise ValueError(f"ranking must be 'local', 'global' or 'structure'. Received: {ranking!r}.")
     if target is not None:
         target.check_counted()
     elif isinstance(ratio, Mapping) or callable(ratio):
-        if ranking != "local":
+        if ranking.scope != "local":
             raise ValueError(
-                f"ranking={ranking!r} decides how many channels of each group go, and so does ratio={ratio!r}. Give a "
-                "ratio for all groups, or leave ranking out."
+                f"ranking={ranking.scope!r} decides how many channels of each group go, and so does ratio={ratio!r}. "
+                "Give a ratio for all groups, or leave ranking out."
             )
         if isinstance(ratio, Widths) and granularity is not None:
             raise ValueError(f"Widths say exactly how many channels stay. Leave out granularity={granularity}.")

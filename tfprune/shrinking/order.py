@@ -4,38 +4,41 @@ Scores enter here, and nowhere else: one array for each group, and which groups 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from tfprune.granularity import Channel, prune_lowest
-from tfprune.graph import ChannelGroup
+from tfprune.parts.ranking import Ranking
 from tfprune.shrinking.budget import Steps
-
-Ranking = Literal["local", "global", "structure"]
-"""Which channels are ranked against each other: those of one group, all, or those of groups alike in structure."""
 
 
 class ChannelOrder:
     """The channels of free groups, ranked.
 
-    Within a group the lowest scores go first, of equal ones the later. Across the groups of a pool, scores relative
-    to their group's mean decide how many of each group go. Infinite scores stay.
+    Within a group the lowest scores go first, of equal ones the later. Across the groups of a pool, scores that the
+    ranking makes comparable decide how many of each group go. Infinite scores stay.
 
     Args:
         scores: For each group, one score per channel; higher means keep.
         pools: Numbers of the groups that are ranked together; each group is in one pool.
+        ranking: Makes the scores of several groups comparable.
         granularity: Which numbers of channels may stay.
 
     Raises:
         ValueError: If a score is NaN.
     """
 
-    def __init__(self, scores: Sequence[np.ndarray], pools: Sequence[Sequence[int]], granularity: Channel) -> None:
+    def __init__(
+        self,
+        scores: Sequence[np.ndarray],
+        pools: Sequence[Sequence[int]],
+        ranking: Ranking,
+        granularity: Channel,
+    ) -> None:
         self.sizes = np.array([len(score) for score in scores])
         self._granularity = granularity
         self._going = [_going(score) for score in scores]
-        self._relative = [relative_scores(score) for score in scores]
+        self._relative = [ranking.normalized(score) for score in scores]
         self._ranks = list[np.ndarray](scores)  # of each group's channels in its pool, the first to go first
         self._pool_sizes = np.zeros(len(scores), int)
         for pool in pools:
@@ -86,46 +89,6 @@ class ChannelOrder:
     def _width(self, group: int, wanted: int) -> int:
         size = int(self.sizes[group])
         return size - min(self._granularity.allow(size, wanted), len(self._going[group]))
-
-
-def pools_of(groups: Sequence[ChannelGroup], ranking: Ranking) -> list[list[int]]:
-    """Return which groups are ranked together.
-
-    Args:
-        groups: The groups.
-        ranking: See `Ranking`.
-
-    Returns:
-        Numbers of groups, one list for each pool.
-    """
-    if ranking == "local":
-        return [[index] for index in range(len(groups))]
-    if ranking == "global":
-        return [list(range(len(groups)))]
-    pools: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    for index, group in enumerate(groups):
-        kinds = tuple(f"{type(member.layer).__name__} {member.role} {member.axis}" for member in group.members)
-        pools.setdefault((group.size, kinds), []).append(index)
-    return list(pools.values())
-
-
-def relative_scores(scores: np.ndarray) -> np.ndarray:
-    """Return scores relative to the mean of the finite ones, by which groups are compared.
-
-    Args:
-        scores: The scores of one group.
-
-    Returns:
-        An array of the same length.
-
-    Example:
-
-    >>> relative_scores(np.array([1.0, 3.0, np.inf]))
-    array([0.5, 1.5, inf])
-    """
-    finite = scores[np.isfinite(scores)]
-    mean = finite.mean() if finite.size else 1.0
-    return scores / mean if mean > 0 else scores
 
 
 def _going(scores: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_hard_weights_train_freely_after_the_fit():
 
 @pytest.mark.parametrize("ratio", [np.float32(0.5), np.float64(0.5), 0.5])
 def test_numbers_of_numpy_are_numbers(ratio):
-    assert FPGM(ratio).stages[0].sparsity == 0.5
+    assert [stage.schedule.value(0) for stage in FPGM(ratio).stages] == [0, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from tfprune.callbacks.filters.stages import AnyShare, Plan, Stage, as_stages
 from tfprune.common.checks import check_choice
-from tfprune.granularity import Channel
+from tfprune.criteria import AnyChannelCriterion
+from tfprune.granularity import Channel, check_granularity
 from tfprune.graph import ChannelGroup, ChannelGroups, Member, channel_groups
 from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.graph.trace import MODEL_OUTPUT
-from tfprune.parts.channels import Stage, channel_masks, select_channels, zero_channels
+from tfprune.parts.channels import channel_masks, zero_channels
+from tfprune.parts.ranking import AnyRanking, Share, as_ranking
 from tfprune.training.masks import HeldMasks, Masks, apply_masks
 
 Scope = Literal["group", "layer"]
@@ -20,7 +23,7 @@ Mode = Literal["soft", "hard"]
 
 
 class FilterPruning(keras.callbacks.Callback):
-    """Base of the callbacks that zero whole filters: once before training, then every few epochs.
+    """Zero whole filters: once before training, then every few epochs.
 
     In soft mode the filters are zeroed at the end of an epoch, before validation, and may grow back in the next;
     only what makes them (kernel and bias) is zeroed, since a filter behind a zero gamma gets no gradient and
@@ -34,44 +37,63 @@ class FilterPruning(keras.callbacks.Callback):
     The epoch logs receive `sparsity`, the measured fraction of zero weights in the pruned kernels, and
     `pruned_filters`, the number of filters that are zero.
 
+    Which filters, how many and when are arguments, so that many published methods need no class of their own: filters
+    chosen by another criterion, in growing numbers, across layers, or in multiples of 8. A schedule counts epochs; one
+    without an `end` ends with the training in soft mode, and after three quarters of it in hard mode, where the last
+    quarter lets the network recover.
+
     Args:
-        stages: What to prune by, one after another, each a fraction of all filters of a group or layer.
-        frequency: Prune every this many epochs, and always in the last.
-        scope: `"group"` to prune what several layers share together; `"layer"` for each layer on its own.
+        sparsity: The fraction of filters to prune, in [0, 1); or a schedule, such as
+            `Polynomial(0.5, unit="epochs", frequency=1)`, or a function from the number of epochs that are done to the
+            fraction. Or a list of `Stage`, of which each prunes among what the last one left.
+        criterion: What makes a filter important, where `sparsity` is no list; see `tfprune.criteria`. The L2 norm if
+            left out.
+        ranking: `"local"` prunes the same share of every layer or group; `"global"` and `"structure"` rank the filters
+            of several together. A `tfprune.Ranking` also says how scores are joined and made comparable.
+        granularity: `Channel(min_channels=4, round_to=8)` leaves at least 4 filters and a multiple of 8.
         mode: `"soft"` or `"hard"`.
+        scope: `"group"` to prune what several layers share together; `"layer"` for each layer on its own.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
+
+    Raises:
+        TypeError: If the criterion or the granularity is of another kind.
+        ValueError: If an argument is out of range; when `fit` starts, if there is no layer to prune or the schedule
+            does not fit into the training.
 
     Example:
 
     >>> from tfprune.criteria import l1_norm
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
     >>> model.compile("sgd", "mse")
-    >>> pruning = FilterPruning([Stage(l1_norm, 0.25)], mode="hard")
+    >>> pruning = FilterPruning(0.25, l1_norm, mode="hard")
     >>> model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0, callbacks=[pruning]).history["pruned_filters"]
     [2]
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
-        frequency: int = 1,
-        scope: Scope = "group",
+        sparsity: AnyShare | Sequence[Stage],
+        criterion: AnyChannelCriterion | None = None,
+        *,
+        ranking: AnyRanking = "local",
+        granularity: Channel | None = None,
         mode: Mode = "soft",
+        scope: Scope = "group",
         exclude: Exclude = None,
     ) -> None:
         super().__init__()
-        _check_stages(stages)
         check_choice("scope", scope, ("group", "layer"))
         check_choice("mode", mode, ("soft", "hard"))
-        if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
-            raise ValueError(f"frequency is a whole number of epochs, at least 1. Received: {frequency!r}.")
-        self.stages = [stage for stage in stages if stage.sparsity > 0]
-        self.frequency = frequency
+        self.stages = as_stages(sparsity, criterion)
+        self.ranking = as_ranking(ranking)
+        self.granularity = check_granularity(granularity or Channel(), Channel, type(self).__name__)
         self.scope = scope
         self.mode = mode
         self.exclude = exclude
         self._groups: tuple[ChannelGroup, ...] = ()
         self._held: HeldMasks | None = None
+        self._plan = Plan((), None)
+        self._shares: list[Share] = []
         self._epoch: int | None = None
         self._pruned_epoch: int | None = None
 
@@ -82,16 +104,15 @@ class FilterPruning(keras.callbacks.Callback):
             self._groups = groups.free
         else:
             self._groups = _single_layers(groups, resolve_exclude(self.model, self.exclude))
+        self._plan = Plan.of(self.stages, (self.params or {}).get("epochs"), end=1.0 if self.mode == "soft" else 0.75)
         self._check_groups(groups)
-        self._epoch = self._pruned_epoch = None
-        masks = self._choose(final=self.mode == "hard")
-        if self.mode == "hard":
-            self._held = HeldMasks(self.model, masks, self.params)
-        else:
-            apply_masks(self.model, masks)
+        self._held = self._epoch = self._pruned_epoch = None
+        self._start(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remember which epoch runs."""
+        """Remember which epoch runs; where training goes on at a later one, prune as far as it had come."""
+        if self._epoch is None and self._pruned_epoch is None and self._plan.shares(epoch) != self._shares:
+            self._start(epoch)
         self._epoch = epoch
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -117,23 +138,51 @@ class FilterPruning(keras.callbacks.Callback):
     def _check_groups(self, groups: ChannelGroups) -> None:
         if not self._groups:
             raise ValueError(f"{type(self).__name__} finds no prunable layer in {self.model.name!r}.\n{groups}")
-        widest = max(group.size for group in self._groups)
-        if not any(Channel().count(widest, stage.sparsity) for stage in self.stages):
-            rates = ", ".join(f"{stage.sparsity:g}" for stage in self.stages)
+        rates = [rate for _, rate in self._plan.shares(self._plan.epochs or 0, last=True)]
+        named = f"At a rate of {', '.join(f'{rate:g}' for rate in rates)} no filter would be pruned:"
+        sizes = [group.size for group in self._groups]
+        pools = [sum(sizes[index] for index in pool) for pool in self.ranking.pools(self._groups)]
+        if not any(Channel().count(pool, rate) for pool in pools for rate in rates):
+            what = "layer" if self.ranking.scope == "local" else "set of layers that are ranked together"
             raise ValueError(
-                f"At a rate of {rates} no filter would be pruned: the widest layer has {widest} filters, and counts "
-                f"are rounded down. Use a rate of at least {1 / widest:.3g}."
+                f"{named} the widest {what} has {max(pools)} filters, and counts are rounded down. Use a rate of at "
+                f"least {1 / max(pools):.3g}."
+            )
+        wanted = [sum(Channel().count(size, rate) for rate in rates) for size in sizes]
+        if self.ranking.scope == "local" and not any(map(self.granularity.allow, sizes, wanted)):
+            raise ValueError(
+                f"{named} {self.granularity} leaves every layer as it is, of which the widest has {max(sizes)} "
+                "filters. Raise the rate, or lower round_to or min_channels."
             )
 
+    def _start(self, time: int) -> None:
+        """Prune as far as is due when so many epochs are done, before the next one."""
+        self._shares = self._plan.shares(time)
+        masks = self._choose(final=self.mode == "hard")
+        if self.mode == "soft":
+            apply_masks(self.model, masks)
+        elif self._held is None:
+            self._held = HeldMasks(self.model, masks, self.params)
+        else:
+            self._hold(masks)
+
     def _prune(self, epoch: int) -> None:
-        last = epoch + 1 == self.params.get("epochs")
-        due = (epoch + 1) % self.frequency == 0 or last
-        if self.mode == "soft" and due and self._pruned_epoch != epoch:
+        if self._pruned_epoch == epoch or not self._plan.due(epoch + 1):
+            return
+        last = epoch + 1 == self._plan.epochs
+        shares, self._shares = self._shares, self._plan.shares(epoch + 1, last)
+        self._pruned_epoch = epoch
+        if self.mode == "soft":
             apply_masks(self.model, self._choose(final=last))
-            self._pruned_epoch = epoch
+        elif shares != self._shares:
+            self._hold(self._choose(final=True))
+
+    def _hold(self, masks: Masks) -> None:
+        assert self._held is not None
+        self._held.update({path: mask & self._held.masks[path] for path, mask in masks.items()})
 
     def _choose(self, final: bool) -> Masks:
-        choice = [(group, select_channels(group, self.stages)) for group in self._groups]
+        choice = zip(self._groups, self.ranking.choose(self._groups, self._shares, self.granularity), strict=True)
         if final:
             return channel_masks(choice, ("producer", "affine"))
         return channel_masks([(_made_only(group), keep) for group, keep in choice], ("producer", "affine"))
@@ -144,14 +193,6 @@ class FilterPruning(keras.callbacks.Callback):
         size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
         filters = sum(int(zero_channels(group.producers, group.size).sum()) for group in self._groups)
         return zeros / size, filters
-
-
-def _check_stages(stages: Sequence[Stage]) -> None:
-    total = sum(stage.sparsity for stage in stages)
-    if total >= 1:
-        raise ValueError(f"The rates add up to {total:g} and would empty every layer; their sum must be below 1.")
-    if total == 0:
-        raise ValueError("All rates are 0, so nothing would be pruned. Give a rate above 0, such as 0.4.")
 
 
 def _made_only(group: ChannelGroup) -> ChannelGroup:

@@ -1,10 +1,10 @@
 """Filter pruning via geometric median (FPGM)."""
 
 from tfprune.callbacks.filters.base import FilterPruning, Mode, Scope
-from tfprune.common.checks import check_fraction
+from tfprune.callbacks.filters.stages import AnyShare, Stage, as_schedule
 from tfprune.criteria import geometric_median_distance, l2_norm
+from tfprune.granularity import Channel
 from tfprune.graph.exclude import Exclude
-from tfprune.parts.channels import Stage
 
 
 class FPGM(FilterPruning):
@@ -25,13 +25,15 @@ class FPGM(FilterPruning):
     Acceleration, CVPR 2019, https://arxiv.org/abs/1811.00250
 
     Args:
-        ratio: The fraction of filters to prune by distance, in [0, 1).
-        norm_ratio: The fraction to prune by norm before that, in [0, 1); the two must add up to less than 1.
+        ratio: The fraction of filters to prune by distance, in [0, 1); or a schedule in epochs, or a function from the
+            number of epochs that are done to the fraction, by which ever more filters go.
+        norm_ratio: The fraction to prune by norm before that, likewise; the two must add up to less than 1.
         mode: `"hard"` or `"soft"`.
-        frequency: In soft mode, prune every this many epochs, and always after the last.
+        frequency: In soft mode, prune every this many epochs, and always after the last. A schedule has its own.
         scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
             can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
             BatchNormalization alone, so that channels which only some layers zero stay, and constants remain.
+        granularity: `Channel(min_channels=4, round_to=8)` leaves at least 4 filters and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
     Raises:
@@ -50,16 +52,17 @@ class FPGM(FilterPruning):
 
     def __init__(
         self,
-        ratio: float,
+        ratio: AnyShare,
         *,
-        norm_ratio: float = 0.0,
+        norm_ratio: AnyShare = 0.0,
         mode: Mode = "hard",
         frequency: int = 1,
         scope: Scope = "group",
+        granularity: Channel | None = None,
         exclude: Exclude = None,
     ) -> None:
         stages = [
-            Stage(l2_norm, check_fraction("norm_ratio", norm_ratio)),
-            Stage(geometric_median_distance, check_fraction("ratio", ratio)),
+            Stage(l2_norm, as_schedule("norm_ratio", norm_ratio, frequency)),
+            Stage(geometric_median_distance, as_schedule("ratio", ratio, frequency)),
         ]
-        super().__init__(stages, frequency=frequency, scope=scope, mode=mode, exclude=exclude)
+        super().__init__(stages, mode=mode, scope=scope, granularity=granularity, exclude=exclude)

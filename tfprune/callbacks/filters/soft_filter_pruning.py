@@ -1,10 +1,10 @@
 """Soft filter pruning (SFP)."""
 
 from tfprune.callbacks.filters.base import FilterPruning, Scope
-from tfprune.common.checks import check_fraction
+from tfprune.callbacks.filters.stages import AnyShare, as_schedule
 from tfprune.criteria import l2_norm
+from tfprune.granularity import Channel
 from tfprune.graph.exclude import Exclude
-from tfprune.parts.channels import Stage
 
 
 class SoftFilterPruning(FilterPruning):
@@ -24,11 +24,13 @@ class SoftFilterPruning(FilterPruning):
     https://arxiv.org/abs/1808.06866
 
     Args:
-        ratio: The fraction of filters to prune, in [0, 1).
-        frequency: Prune every this many epochs, and always after the last.
+        ratio: The fraction of filters to prune, in [0, 1); or a schedule in epochs, or a function from the number of
+            epochs that are done to the fraction.
+        frequency: Prune every this many epochs, and always after the last. A schedule has its own.
         scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
             can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
             BatchNormalization alone, so that channels which only some layers zero stay, and constants remain.
+        granularity: `Channel(min_channels=4, round_to=8)` leaves at least 4 filters and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
     Raises:
@@ -46,6 +48,14 @@ class SoftFilterPruning(FilterPruning):
     [0.5, 0.5]
     """
 
-    def __init__(self, ratio: float, *, frequency: int = 1, scope: Scope = "group", exclude: Exclude = None) -> None:
-        stages = [Stage(l2_norm, check_fraction("ratio", ratio))]
-        super().__init__(stages, frequency=frequency, scope=scope, mode="soft", exclude=exclude)
+    def __init__(
+        self,
+        ratio: AnyShare,
+        *,
+        frequency: int = 1,
+        scope: Scope = "group",
+        granularity: Channel | None = None,
+        exclude: Exclude = None,
+    ) -> None:
+        schedule = as_schedule("ratio", ratio, frequency)
+        super().__init__(schedule, l2_norm, mode="soft", scope=scope, granularity=granularity, exclude=exclude)

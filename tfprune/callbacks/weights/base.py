@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.distributions import Distribution, uniform
-from tfprune.granularity import Granularity, Unstructured, prune_lowest
+from tfprune.granularity import Granularity, Unstructured, check_granularity, prune_lowest
 from tfprune.graph.exclude import Exclude, Overrides, resolve_overrides
 from tfprune.parts.kernels import Kernel, kernels
 from tfprune.schedules import Schedule
@@ -79,7 +79,8 @@ class SparseTraining(keras.callbacks.Callback):
         super().__init__()
         self.schedule = schedule
         self.distribution = distribution
-        self.granularity = granularity or Unstructured()
+        given = granularity or Unstructured()
+        self.granularity: Granularity = check_granularity(given, Granularity, type(self).__name__)  # type: ignore[type-abstract]
         self.exclude = exclude
         self.overrides = overrides
         # Drawn as Keras draws the seeds of its layers, so that keras.utils.set_random_seed makes it repeatable.

@@ -1,0 +1,73 @@
+"""Whole channels, of which a group keeps at least some, and a multiple of some."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tfprune.granularity.base import Granularity, Prunes
+
+
+@dataclass(frozen=True)
+class Channel(Granularity):
+    """Prune whole channels.
+
+    Attributes:
+        min_channels: How many channels always stay.
+        round_to: Keep a multiple of this many channels, rounding up so that never more go than asked for. Phones
+            compute 8 at a time, so 8 is a good value there.
+
+    Example:
+
+    >>> Channel().mask(np.array([0.3, 0.1, 0.2, 0.1]), sparsity=0.5)
+    array([ True, False,  True, False])
+    """
+
+    prunes: ClassVar[Prunes] = "channels"
+
+    min_channels: int = 1
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if self.min_channels < 1:
+            raise ValueError(
+                f"min_channels must be at least 1, or a layer would vanish. Received: {self.min_channels}."
+            )
+        if self.round_to < 1:
+            raise ValueError(f"round_to must be at least 1, which does not round. Received: {self.round_to}.")
+
+    def units(self, scores: np.ndarray, axis: int = -2) -> np.ndarray:
+        """Return the scores as they are, one per channel: every channel is a unit."""
+        return scores
+
+    def count(self, size: int, sparsity: float) -> int:
+        """Return how many of `size` channels go: `size * sparsity` rounded down, as the papers do.
+
+        Args:
+            size: The number of channels.
+            sparsity: The fraction to prune, in [0, 1).
+
+        Returns:
+            The number of channels to prune; `min_channels` always stay.
+        """
+        return self.allow(size, super().count(size, sparsity))
+
+    def allow(self, size: int, wanted: int) -> int:
+        """Return how many of `size` channels go when `wanted` should, by `min_channels` and `round_to`.
+
+        Args:
+            size: The number of channels.
+            wanted: How many should go.
+
+        Returns:
+            How many go, at most `wanted`.
+
+        Example:
+
+        >>> Channel(round_to=8).allow(size=32, wanted=13)
+        8
+        """
+        keep = max(size - wanted, self.min_channels)
+        keep = math.ceil(keep / self.round_to) * self.round_to
+        return max(0, size - keep)
