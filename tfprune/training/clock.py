@@ -58,6 +58,11 @@ class Clock:
         self._first_batch = self._last_made = 0
 
     @property
+    def owner(self) -> str:
+        """What counts, for messages: the name of the callback's class."""
+        return type(self._callback).__name__
+
+    @property
     def now(self) -> int:
         """How many steps or epochs are done."""
         return self._epochs_done if self.unit == "epochs" else self._steps_done
@@ -97,6 +102,7 @@ class Clock:
             if self.unit == "steps" and self._block > 1:
                 self._counted = CountedSteps.join(self._callback.model, self._callback.params)
         self.epoch, self._first_batch = epoch, 0
+        self._epochs_done = max(self._epochs_done, epoch)
 
     def start_batch(self, batch: int) -> None:
         """The next block of steps begins with this batch of the epoch."""
@@ -170,7 +176,7 @@ class Clock:
         made = self._counted.count()
         if not made:
             raise RuntimeError(
-                f"{type(self._callback).__name__} counts the calls of train_step, and this model's training function "
+                f"{self.owner} counts the calls of train_step, and this model's training function "
                 "made none. Let its make_train_function call train_step, or compile it with steps_per_execution=1."
             )
         return made
@@ -178,6 +184,6 @@ class Clock:
     def _check_known(self, epoch: int) -> None:
         if epoch > 0 and self.unit == "steps" and self.steps is None:
             raise ValueError(
-                f"{type(self._callback).__name__} counts steps, but fit starts at epoch {epoch} and the number of "
+                f"{self.owner} counts steps, but fit starts at epoch {epoch} and the number of "
                 'steps per epoch is unknown. Pass steps_per_epoch to fit, or count in epochs (unit="epochs").'
             )
