@@ -2,22 +2,37 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 AnySchedule = TypeVar("AnySchedule", bound="Schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
-    """Which value (a sparsity, or the fraction that is dropped and grown again) holds at time t.
+    """Which value (a sparsity, a fraction that is dropped and grown again, a strength) holds at time t.
+
+    A subclass says which in `value`, and may say in `due` when updates are made; callbacks take it wherever they take a
+    schedule. A penalty asks in every step or epoch, and for `value` only. Two more ways to give a value are a number
+    and a plain function of t: see `Function`.
 
     Attributes:
         begin: The time of the first update.
         end: The time of the last one. None means for ever, or that the caller fills it in (`with_end`).
         frequency: An update every so many steps or epochs.
-        unit: What t counts, `"steps"` or `"epochs"`.
+        unit: What t counts, `"steps"` or `"epochs"`. Time t is when t of them are done.
+
+    Example:
+
+    >>> @dataclass(frozen=True)
+    ... class Staircase(Schedule):
+    ...     levels: tuple[float, ...]
+    ...     def value(self, t):
+    ...         return self.levels[min(t // 100, len(self.levels) - 1)]
+    >>> [Staircase((0.5, 0.7, 0.8)).value(t) for t in (0, 99, 100, 500)]
+    [0.5, 0.5, 0.7, 0.8]
     """
 
     begin: int = 0
@@ -212,7 +227,87 @@ class Exponential(Schedule):
         return t == self.end or super().due(t)
 
 
-def _is_number(value: object) -> bool:
+@dataclass(frozen=True)
+class Function(Schedule):
+    """The values of a plain function of time, as long as training goes on.
+
+    A callback that is given a function makes one of it with these defaults: where the callback does not say otherwise,
+    the function is asked after every 100th step, from the start of training to its end, and once more at the end.
+
+    Attributes:
+        function: From the time t to the value.
+
+    Example:
+
+    >>> schedule = Function(lambda t: min(0.8, t / 1000), end=450)
+    >>> [(t, schedule.value(t)) for t in range(0, 1000, 50) if schedule.due(t)]
+    [(0, 0.0), (100, 0.1), (200, 0.2), (300, 0.3), (400, 0.4), (450, 0.45)]
+    """
+
+    function: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.function) or isinstance(self.function, type):
+            raise TypeError(f"function must be a function from a time to a value. Received: {self.function!r}.")
+
+    def value(self, t: int) -> float:
+        """Return what the function returns."""
+        return self.function(t)
+
+    def due(self, t: int) -> bool:
+        """Return whether an update is due at time t, as it is at `end` too."""
+        return t == self.end or super().due(t)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the fields; a function has no plain value, and stays as it is."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+ScheduleLike = float | Callable[[int], float] | Schedule
+"""What stands for a schedule: a number, a function of time, or a `Schedule`."""
+
+
+def as_schedule(
+    argument: str, given: ScheduleLike, number: Callable[[float], Schedule] = Constant, **times: Any
+) -> Schedule:
+    """Return a schedule, whichever way it was given.
+
+    Args:
+        argument: What the user's argument is called, for messages.
+        given: A number in [0, 1), a function of time, or a schedule, which is returned as it is.
+        number: From a number to the schedule that it stands for.
+        **times: `begin`, `end`, `frequency` and `unit` of a function.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ValueError: If it is none of these, or the number is out of range.
+
+    Example:
+
+    >>> as_schedule("sparsity", 0.8, Polynomial).with_end(100).value(50)
+    0.7
+    >>> as_schedule("sparsity", lambda t: t / 1000, frequency=10).value(500)
+    0.5
+    >>> as_schedule("sparsity", 80)
+    Traceback (most recent call last):
+    ...
+    ValueError: sparsity must be a number in [0, 1), a function of time, or a schedule. Received: 80.
+    """
+    if isinstance(given, Schedule):
+        return given
+    if callable(given) and not isinstance(given, type):
+        return Function(given, **times)
+    if not _is_number(given) or not 0 <= given < 1:
+        raise ValueError(
+            f"{argument} must be a number in [0, 1), a function of time, or a schedule. Received: {given!r}."
+        )
+    return number(given)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

@@ -1,15 +1,13 @@
 """Freezes BatchNormalization in the course of a `fit`."""
 
 import weakref
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import keras
 
 from tfprune.common.checks import check_choice
 from tfprune.shrinking.recalibration import batch_normalizations
-from tfprune.training.clock import UpdateClock
-
-Unit = Literal["epochs", "steps"]
+from tfprune.training.clock import Clock, Unit
 
 _FROZEN: "weakref.WeakKeyDictionary[keras.Model, list[keras.layers.BatchNormalization]]" = weakref.WeakKeyDictionary()
 """What is frozen in which model: a fit that broke off leaves it so, and the next one may have a callback of its own."""
@@ -21,8 +19,8 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
     Until then each batch is normalized by its own statistics, which differ from the moving ones that a file is made
     with. Freezing them for the last part of quantize-aware training removes this difference while there is still time
     to adapt to it, and makes the steps cheaper. When `fit` ends, the layers train again as before; one that is
-    cut off leaves them frozen until the next with this callback begins. Each `fit` counts anew, from its
-    `initial_epoch`.
+    cut off leaves them frozen until the next with this callback begins. Each `fit` counts anew: where it goes on at an
+    `initial_epoch`, the epochs before it count, and their steps, if their number is known.
 
     Reference: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018,
     https://arxiv.org/abs/1806.08342, section 3.2.2
@@ -33,7 +31,8 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
         unit: What `after` counts, `"epochs"` or `"steps"`.
 
     Raises:
-        ValueError: If an argument is out of range; when `fit` starts, if there is no BatchNormalization that trains.
+        ValueError: If an argument is out of range; when `fit` starts, if there is no BatchNormalization that trains, or
+            steps are counted from a later epoch on and their number per epoch is unknown.
 
     Example:
 
@@ -57,7 +56,7 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look for something to freeze; errors come here, before time is spent."""
         self._thaw()
-        self._clock = UpdateClock(self.params, self.unit, takes_a_step=False)
+        self._clock = Clock(self, self.unit)
         if not self._training():
             raise ValueError(
                 f"FreezeBatchNormalization finds nothing to freeze in {self.model.name!r}: it has no "
@@ -85,6 +84,7 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let the layers train again."""
+        self._clock.stop()
         self._thaw()
 
     def _training(self) -> list[keras.layers.BatchNormalization]:

@@ -11,12 +11,15 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfprune.callbacks.active_schedule import ActiveSchedule
+from tfprune.callbacks.penalties.strength import Strength
 from tfprune.common.checks import check_count, check_not_negative
 from tfprune.graph import ChannelGroup, channel_groups
 from tfprune.graph.exclude import Exclude
 from tfprune.parts.channels import channel_masks
 from tfprune.parts.structures import Structure
-from tfprune.schedules import Schedule
+from tfprune.schedules import Schedule, ScheduleLike, as_schedule
+from tfprune.training.clock import Clock
 from tfprune.training.masks import Masks, apply_masks, variables_by_path
 from tfprune.training.step import Gradients, StepHook, Weight, averages_by_path, updating_optimizer
 
@@ -31,7 +34,7 @@ class SparsityRegularization(keras.callbacks.Callback):
     that makes and carries them (kernels, biases, beta), so that `tfprune.shrink` removes them.
 
     Args:
-        strength: How hard to pull: a number of at least 0, or a schedule of it.
+        strength: How hard to pull: a number of at least 0, a function from the step to it, or a schedule.
         threshold: Parts whose norm is at most this count as dead.
         min_channels: How many parts of every structure always stay.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
@@ -53,10 +56,10 @@ class SparsityRegularization(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, strength: float | Schedule, threshold: float, min_channels: int = 1, exclude: Exclude = None
+        self, strength: ScheduleLike, threshold: float, min_channels: int = 1, exclude: Exclude = None
     ) -> None:
         super().__init__()
-        self.strength = strength if isinstance(strength, Schedule) else check_not_negative("strength", strength)
+        self.strength = check_strength(strength)
         self.threshold = check_not_negative("threshold", threshold)
         self.min_channels = check_count("min_channels", min_channels)
         self.exclude = exclude
@@ -116,21 +119,30 @@ class SparsityRegularization(keras.callbacks.Callback):
             raise ValueError(f"{type(self).__name__} finds nothing to prune in {self.model.name!r}.\n{groups}")
         self._warned: set[Structure] = set()
         self._started = False
-        self._schedule = self._scheduled()
+        self._clock, self._given = self._timed()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start in the first epoch, where `BackupAndRestore` has loaded weights; set the strength of the epoch."""
+        self._clock.start_epoch(epoch)
         if not self._started:
             self._start(epoch)
-        self._set_strength(epoch, "epochs")
+        if self._clock.unit == "epochs":
+            self._strength.prepare()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set the strength of the step."""
-        self._set_strength(self._step + batch, "steps")
+        """Set the strengths of the steps that run as one."""
+        self._clock.start_batch(batch)
+        if self._clock.unit == "steps":
+            self._strength.prepare()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the steps."""
+        self._clock.end_batch(batch)
+        self._strength.note()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the penalty and the dead channels, and warn where a layer is at its minimum."""
-        self._step = (epoch + 1) * (self.params.get("steps") or 0)
+        self._clock.end_epoch()
         dead = self.dead()
         for structure, parts in dead.items():
             self._warn_at_minimum(structure, parts)
@@ -140,6 +152,7 @@ class SparsityRegularization(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let the optimizer go, and make dead parts zero throughout."""
+        self._clock.stop()
         if self._hook is not None:
             self._hook.detach()
             self._hook = None
@@ -176,32 +189,17 @@ class SparsityRegularization(keras.callbacks.Callback):
                     stacklevel=3,
                 )
 
-    def _scheduled(self) -> Schedule | None:
-        """The schedule of the strength, with the end of the training as its end if it has none of its own."""
+    def _timed(self) -> tuple[Clock, float | ActiveSchedule]:
+        """The clock, and the strength in its time."""
         if not isinstance(self.strength, Schedule):
-            return None
-        total = self.params.get("epochs", 1)
-        if self.strength.unit == "steps" and self.strength.end is None:
-            if not self.params.get("steps"):
-                raise ValueError(
-                    "How many steps this fit has is not known beforehand. Give the schedule of the strength an `end`, "
-                    'or unit="epochs".'
-                )
-            total *= self.params["steps"]
-        return self.strength.with_end(total) if total > self.strength.begin else self.strength
+            return Clock(self), self.strength
+        clock = Clock(self, self.strength.unit)
+        return clock, ActiveSchedule("strength", self.strength, clock, default_end=1.0, limit=float("inf"))
 
     def _start(self, epoch: int) -> None:
         self._started = True
-        self._step = epoch * (self.params.get("steps") or 0)
-        with self.model.distribute_strategy.scope():
-            self._strength = keras.Variable(0.0, dtype="float32", trainable=False, aggregation="only_first_replica")
-        if not isinstance(self.strength, Schedule):
-            self._strength.assign(self.strength)
+        self._strength = Strength(self.model, self._clock, self._given)
         self._hook = _Pull(self)
-
-    def _set_strength(self, time: int, unit: str) -> None:
-        if self._schedule is not None and self._schedule.unit == unit:
-            self._strength.assign(self._schedule.value(time))
 
     def _strength_now(self) -> float:
         return float(self._strength.numpy())
@@ -222,7 +220,7 @@ class _Pull(StepHook):
         # When the optimizer has counted the step, a schedule gives the rate of the next. Without tf.identity, a rate
         # that is a variable would be read only where it is used.
         self._kept.rate = tf.identity(ops.cast(self._optimizer.learning_rate, "float32"))
-        strength = ops.convert_to_tensor(self._callback._strength) / self._replicas
+        strength = self._callback._strength.tensor() / self._replicas
         return self._callback.pull_gradients(gradients, strength * (self._optimizer.loss_scale_factor or 1.0))
 
     def after_update(self, weight: Weight) -> Sequence[tuple[keras.Variable, Any]]:
@@ -232,11 +230,25 @@ class _Pull(StepHook):
             # Every call of the optimizer counts here; its property `iterations` counts updates.
             calls = ops.convert_to_tensor(self._optimizer.variables[0])
             rate = rate * ops.cast(tf.equal(calls % every, 0), rate.dtype)
-        strength = ops.convert_to_tensor(self._callback._strength)
+        strength = self._callback._strength.tensor()
         pulled = list(self._callback.pull_weights(weight, rate, strength))
         averages = [(average, value) for v, value in pulled for average in self._averages.get(v.path, ())]
         zeroed = [(average, ops.where(ops.equal(v, 0), ops.zeros_like(v), weight(average))) for average, v in averages]
         return pulled + zeroed
+
+
+def check_strength(strength: ScheduleLike) -> float | Schedule:
+    """Return the strength of a penalty: a number of at least 0, or a schedule, which may be a function of the step.
+
+    Args:
+        strength: What was given.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if callable(strength) or isinstance(strength, Schedule):
+        return as_schedule("strength", strength)
+    return check_not_negative("strength", strength)
 
 
 def add_to(gradients: Gradients, pulls: Iterable[tuple[keras.Variable, Any]]) -> Gradients:

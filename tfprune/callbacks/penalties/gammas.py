@@ -20,7 +20,7 @@ class GammaRegularization(SparsityRegularization):
     See `SparsityRegularization` for the arguments.
 
     Args:
-        strength: How hard to pull: a number of at least 0, or a schedule of it.
+        strength: How hard to pull: a number of at least 0, a function from the step to it, or a schedule.
         threshold: Channels whose score is at most this count as dead.
         min_channels: How many channels of every group always stay.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.

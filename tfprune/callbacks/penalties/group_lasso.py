@@ -16,7 +16,7 @@ from tfprune.graph.wiring import Wiring
 from tfprune.parts.branches import vanishing_branches
 from tfprune.parts.channels import channel_masks, zero_channels
 from tfprune.parts.structures import Structure, coupled, multiples, of_group, of_member, scaled, wholes
-from tfprune.schedules import Schedule
+from tfprune.schedules import ScheduleLike
 from tfprune.training.masks import Masks
 from tfprune.training.proximal import group_factors
 from tfprune.training.step import Gradients, Weight, updating_optimizer
@@ -46,7 +46,8 @@ class GroupLasso(SparsityRegularization):
     https://arxiv.org/abs/1608.03665
 
     Args:
-        strength: How hard to pull: a number of at least 0, or a schedule of it. With weights by size, 1e-4 to 1e-2.
+        strength: How hard to pull: a number of at least 0, a function from the step to it, or a schedule.
+            With weights by size, 1e-4 to 1e-2.
         parts: What goes as a whole: `"coupled"` for a channel with all that makes, carries and reads it, in all layers
             that share it; for every kernel on its own, `"filter"`, `"channel"` (of its inputs) or `"shape"` (one
             position of all filters); or `"depth"` for all weights of a residual branch, so that whole blocks go.
@@ -75,7 +76,7 @@ class GroupLasso(SparsityRegularization):
 
     def __init__(
         self,
-        strength: float | Schedule,
+        strength: ScheduleLike,
         *,
         parts: Parts = "coupled",
         update: Update = "proximal",

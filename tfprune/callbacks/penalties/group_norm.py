@@ -12,7 +12,7 @@ from tfprune.common.checks import check_not_negative
 from tfprune.graph import ChannelGroup
 from tfprune.graph.exclude import Exclude
 from tfprune.parts.structures import Structure, coupled, multiples
-from tfprune.schedules import Schedule
+from tfprune.schedules import ScheduleLike
 from tfprune.training.step import Gradients, Weight
 
 
@@ -30,7 +30,8 @@ class GroupNormRegularization(SparsityRegularization):
     Reference: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, https://arxiv.org/abs/2301.12900
 
     Args:
-        strength: The weight decay of the strongest channel: a number of at least 0, or a schedule of it.
+        strength: The weight decay of the strongest channel: a number of at least 0, a function from
+            the step to it, or a schedule.
         threshold: Channels whose norm, over all that belongs to them, is at most this count as dead in the logs, and
             become zero when training ends.
         min_channels: How many channels of each group always stay.
@@ -54,7 +55,7 @@ class GroupNormRegularization(SparsityRegularization):
 
     def __init__(
         self,
-        strength: float | Schedule,
+        strength: ScheduleLike,
         *,
         threshold: float = 1e-4,
         min_channels: int = 1,

@@ -16,7 +16,7 @@ from tfprune.graph.exclude import Exclude
 from tfprune.graph.record import Binding
 from tfprune.parts.gammas import shares
 from tfprune.parts.structures import Structure, multiples
-from tfprune.schedules import Schedule
+from tfprune.schedules import ScheduleLike
 from tfprune.training.step import Gradients
 
 Cost = Literal["macs", "parameters"] | Mapping[keras.layers.Layer, float] | Callable[[keras.layers.Layer], float]
@@ -42,7 +42,7 @@ class MorphNet(GammaRegularization):
     CVPR 2018, https://arxiv.org/abs/1711.06798
 
     Args:
-        strength: How hard to pull: a number of at least 0, or a schedule of it.
+        strength: How hard to pull: a number of at least 0, a function from the step to it, or a schedule.
         cost: `"macs"`, `"parameters"`, a dict from layers to what each costs as the model is (such as measured
             milliseconds; layers that it lacks are free), or a function from a layer to that.
         threshold: Channels with a gamma of at most this are dead.
@@ -69,7 +69,7 @@ class MorphNet(GammaRegularization):
 
     def __init__(
         self,
-        strength: float | Schedule,
+        strength: ScheduleLike,
         *,
         cost: Cost = "macs",
         threshold: float = 0.01,

@@ -14,7 +14,7 @@ from tfprune.common.checks import check_choice, check_fraction
 from tfprune.granularity import floor_share, prune_lowest
 from tfprune.graph.exclude import Exclude
 from tfprune.parts.structures import multiples
-from tfprune.schedules import Schedule
+from tfprune.schedules import ScheduleLike
 from tfprune.training.masks import HeldMasks, Masks
 from tfprune.training.proximal import soft_threshold
 from tfprune.training.step import Gradients, Weight
@@ -46,8 +46,8 @@ class NetworkSlimming(GammaRegularization):
     https://arxiv.org/abs/1708.06519
 
     Args:
-        strength: How hard to pull: a number of at least 0, or a schedule of it. The paper: 1e-4 or 1e-5, with
-            plain SGD.
+        strength: How hard to pull: a number of at least 0, a function from the step to it, or a schedule.
+            The paper: 1e-4 or 1e-5, with plain SGD.
         ratio: The fraction of all channels to prune, in [0, 1).
         prune_at: After how many epochs to prune; half of them if left out, as the paper trains and fine-tunes for as
             long. Several numbers prune in rounds, and the ratio grows evenly from one to the next.
@@ -78,7 +78,7 @@ class NetworkSlimming(GammaRegularization):
 
     def __init__(
         self,
-        strength: float | Schedule,
+        strength: ScheduleLike,
         ratio: float,
         *,
         prune_at: int | Sequence[int] | None = None,
@@ -144,22 +144,21 @@ class NetworkSlimming(GammaRegularization):
             )
         self._gone = [np.zeros(each.structure.size, bool) for each in self.switched]
         self._done = 0
-        self._epoch: int | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Start in the first epoch; remember which epoch runs."""
+        """Start in the first epoch; after the last pruning nothing pulls any more."""
         super().on_epoch_begin(epoch, logs)
-        self._epoch = epoch
+        if self._done == len(self._rounds):
+            self._strength.stop()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prune before the validation of an epoch, so that it measures the pruned model."""
-        if self._epoch is not None:
-            self._prune_after(self._epoch + 1)
+        if self._clock.epoch is not None:
+            self._prune_after(self._clock.epoch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Prune if validation did not, and log what is pruned."""
         self._prune_after(epoch + 1)
-        self._epoch = None
         super().on_epoch_end(epoch, logs)
         self._log(logs, pruned_channels=sum(int(gone.sum()) for gone in self._gone))
 
@@ -187,12 +186,6 @@ class NetworkSlimming(GammaRegularization):
         if any(gone.any() for gone in self._gone):
             self._hold()
         self._prune_after(epoch)
-
-    def _set_strength(self, time: int, unit: str) -> None:
-        if self._done == len(self._rounds):
-            self._strength.assign(0.0)
-        else:
-            super()._set_strength(time, unit)
 
     def _prune_after(self, epochs: int) -> None:
         """Make up for the rounds that are due after so many epochs."""

@@ -15,7 +15,7 @@ from tfprune.graph import ChannelGroup
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.layers import scaling_factors
 from tfprune.parts.structures import Structure, along
-from tfprune.schedules import Schedule
+from tfprune.schedules import ScheduleLike
 from tfprune.training.proximal import soft_threshold
 from tfprune.training.step import Gradients, Weight, optimizer_parts, updating_optimizer
 
@@ -43,8 +43,8 @@ class SparseStructureSelection(SparsityRegularization):
     https://arxiv.org/abs/1707.01213
 
     Args:
-        strength: The weight of the L1 penalty, at least 0, or a schedule of it. The paper selects the blocks of a
-            ResNet-50 at 0.01.
+        strength: The weight of the L1 penalty, a number of at least 0, a function from the step to it, or a
+            schedule. The paper selects the blocks of a ResNet-50 at 0.01.
         momentum: How much of its velocity a factor keeps from step to step, in [0, 1).
         min_channels: How many factors of every layer with one per channel stay above zero. A block may go as a whole.
         exclude: Scaling factors to leave to the model's optimizer: a list of layer objects, or a function from a layer
@@ -70,7 +70,7 @@ class SparseStructureSelection(SparsityRegularization):
 
     def __init__(
         self,
-        strength: float | Schedule,
+        strength: ScheduleLike,
         *,
         momentum: float = 0.9,
         min_channels: int = 1,

@@ -14,7 +14,7 @@ from tfprune.granularity import Granularity, Unstructured, check_granularity, pr
 from tfprune.graph.exclude import Exclude, Overrides, resolve_overrides
 from tfprune.parts.kernels import Kernel, kernels
 from tfprune.schedules import Schedule
-from tfprune.training.clock import UpdateClock
+from tfprune.training.clock import Clock
 from tfprune.training.masks import HeldMasks, held_by_others, recorded_mask
 from tfprune.training.step import CapturedGradients
 
@@ -131,7 +131,7 @@ class SparseTraining(keras.callbacks.Callback):
                 "with a kernel that is not excluded. Depthwise kernels are pruned only if `overrides` names them."
             )
         self._check_sizes()
-        self._clock = UpdateClock(self.params, self.schedule.unit, self.gradients == "instead_of_update")
+        self._clock = Clock(self, self.schedule.unit, takes_a_step=self.gradients == "instead_of_update")
         self._active = self._resolve(self.schedule, self.default_end)
         self._warn_of_early_end()
         self._held = self._captured = None
@@ -142,24 +142,24 @@ class SparseTraining(keras.callbacks.Callback):
         """Start in the first epoch: later than `on_train_begin`, where `BackupAndRestore` loads weights."""
         self._clock.start_epoch(epoch)
         if not self._started:
-            self._start(epoch)
+            self._start()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask for the gradient of a step that is to come, if an update will need it."""
-        num_steps = int(getattr(self.model, "steps_per_execution", 1))
-        self._clock.start_batch(batch, num_steps)
-        if self._captured is not None and self._waiting is None:
-            ahead = self._clock.last_due(self._due, self._clock.num_steps(batch + num_steps))
+        self._clock.start_batch(batch)
+        if self._captured is not None:
+            ahead = self._clock.planned(self._due)
             if ahead is not None:
                 self._captured.arm(ahead)
                 self._waiting = self._clock.time_of(ahead)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Update the masks if it is time."""
+        self._clock.end_batch(batch)
         if self._captured is None:
-            ahead = self._clock.last_due(self._due, self._clock.num_steps(batch + 1))
-            if ahead is not None:
-                self._update(self._clock.time_of(ahead), {})
+            time = self._clock.passed(self._due)
+            if time is not None:
+                self._update(time, {})
         elif self._waiting is not None:
             gradients = self._captured.take()
             # In mixed precision a step whose gradients overflow is not made; then the next one serves.
@@ -167,7 +167,6 @@ class SparseTraining(keras.callbacks.Callback):
                 time, self._waiting = self._waiting, None
                 if self._due(time):
                     self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
-        self._clock.end_batch(batch)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Update before validation, if the number of steps was not known."""
@@ -272,7 +271,7 @@ class SparseTraining(keras.callbacks.Callback):
 
     def _resolve(self, schedule: Schedule, fraction: float | None) -> Schedule:
         """The schedule with an end."""
-        total = self._clock.total(schedule.unit)
+        total = self._clock.total
         if schedule.end is None and fraction is not None:
             if total is None:
                 raise ValueError(
@@ -289,7 +288,7 @@ class SparseTraining(keras.callbacks.Callback):
         return schedule
 
     def _warn_of_early_end(self) -> None:
-        schedule, total = self._active, self._clock.total(self._active.unit)
+        schedule, total = self._active, self._clock.total
         if total is not None and not self.rewires and schedule.end is not None and schedule.end > total:
             warnings.warn(
                 f"{type(self).__name__} reaches its sparsity at {schedule.end} {schedule.unit}, but this fit ends at "
@@ -310,14 +309,8 @@ class SparseTraining(keras.callbacks.Callback):
             except ValueError as error:
                 raise ValueError(f"{name!r} cannot be pruned so. Leave it out with `exclude`, or: {error}") from error
 
-    def _start(self, epoch: int) -> None:
-        steps = self._clock.steps
-        if steps is None and epoch > 0 and self._active.unit == "steps":
-            raise ValueError(
-                f"{type(self).__name__} counts steps, but fit starts at epoch {epoch} and the number of steps per "
-                'epoch is unknown. Pass steps_per_epoch to fit, or count in epochs (unit="epochs").'
-            )
-        if steps is None and self._active.unit == "epochs" and self.gradients != "none":
+    def _start(self) -> None:
+        if self._clock.steps is None and self._active.unit == "epochs" and self.gradients != "none":
             raise ValueError(
                 f"{type(self).__name__} grows weights by the gradient of an epoch's last step, but the number of steps "
                 'per epoch is unknown. Pass steps_per_epoch to fit, or count in steps (unit="steps").'
@@ -347,7 +340,7 @@ class SparseTraining(keras.callbacks.Callback):
 
         Then `fit` does, and the schedule has no later `end` that says it will go on.
         """
-        total = self._clock.total(schedule.unit)
+        total = self._clock.total
         return self._clock.ends and total is not None and (schedule.end is None or schedule.end <= total)
 
     def due(self, time: int) -> bool:
@@ -355,8 +348,16 @@ class SparseTraining(keras.callbacks.Callback):
         return self._active.due(time)
 
     def _end_epoch(self) -> None:
-        if self._started and self._clock.end_epoch() and self._active.unit == "epochs" and self._due(self._clock.now):
+        if not (self._started and self._clock.end_epoch() and self._active.unit == "epochs"):
+            return
+        if self._due(self._clock.now) and self._captured is None:
             self._update(self._clock.now, {})
+        elif self._due(self._clock.now):
+            warnings.warn(
+                f"The data ended before the {self._clock.steps} steps of the epoch, so {type(self).__name__} has no "
+                "gradient of its last step to grow by, and leaves this update out. Lower steps_per_epoch.",
+                stacklevel=2,
+            )
 
     def _update(self, time: int, gradients: Arrays) -> None:
         assert self._held is not None
@@ -381,6 +382,7 @@ class SparseTraining(keras.callbacks.Callback):
         )
 
     def _release(self) -> None:
+        self._clock.stop()
         if self._captured is not None:
             self._captured.detach()
         if self._held is not None:
