@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data import Batch, Inputs, Reader, file_inputs, inputs_of
+from tfprune.data import Batch, Inputs, Reader, inputs_of
+from tfprune.data.inputs import file_inputs
 from tfprune.graph import functional, is_graph
 from tfprune.tflite.model import TFLiteModel
 from tfprune_cli.errors import InputError

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data import Reader, Samples, inputs_of
+from tfprune.data import Reader, inputs_of
+from tfprune.data.inputs import Samples
 from tfprune.data.reading import evenly
 
 _TYPICAL = 0.99

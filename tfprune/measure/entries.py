@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data import Inputs, Samples, file_inputs, inputs_of
+from tfprune.data.inputs import Inputs, Samples, file_inputs, inputs_of
 from tfprune.exporting import export
 from tfprune.exporting.inputs import call, check_model, input_specs
 from tfprune.graph.profiling import profile

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data import Batch, Reader, Samples, inputs_of
-from tfprune.data.inputs import check_finite
+from tfprune.data import Batch, Reader, inputs_of
+from tfprune.data.inputs import Samples, check_finite
 from tfprune.exporting.calibration import gather_samples
 from tfprune.exporting.inputs import check_model
 
