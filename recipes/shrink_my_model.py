@@ -10,7 +10,6 @@ how many of the inputs end up in the same class as before.
 """
 
 import argparse
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,39 +20,22 @@ import numpy as np
 from example_data import read_npz
 
 import tfprune
+from tfprune.data import Reader, inputs_of, load_model
 from tfprune.files import check_writable
 
 MODES = ("none", "float16", "dynamic", "int8_weights", "int4_weights", "int8", "int16x8")
 NEED_DATA = ("int8", "int16x8")
 
 
-def load_model(path: Path) -> keras.Model:
-    """Load a `.keras` file in safe mode, or raise a ValueError of one line."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file at {str(path)!r}.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{str(path)!r} is no .keras file, or is cut short. Save the model with model.save('m.keras')."
-        )
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever the file makes Keras run into
-        raise ValueError(f"Keras cannot load {str(path)!r}: {' '.join(str(error).split())}") from error
-
-
 def load_calibration(path: Path, model: keras.Model, seed: int) -> Any:
     """Return up to 500 inputs for the model from an `.npz` file."""
-    arrays = read_npz(path)
-    names = [tensor.name for tensor in model.inputs]
-    given = [key for key in (*names, "x", "x_train") if key in arrays]
-    if len(names) == 1 and given:
-        arrays[names[0]] = arrays[given[0]]
-    if not set(names) <= set(arrays):
-        expected = "x" if len(names) == 1 else ", ".join(names)
-        raise ValueError(f"{str(path)!r} must hold {expected}. It holds {', '.join(arrays) or 'nothing'}.")
-    rows = np.random.default_rng(seed).permutation(len(arrays[names[0]]))[:500]
-    chosen = {name: arrays[name][rows] for name in names}
-    return chosen if len(names) > 1 else chosen[names[0]]
+    inputs, arrays = inputs_of(model), read_npz(path)
+    arrays = {**arrays, "x": arrays["x_train"]} if "x_train" in arrays and "x" not in arrays else arrays
+    given = Reader(inputs.picked(arrays, str(path)), inputs, argument=repr(str(path))).arrays
+    assert given is not None
+    rows = np.random.default_rng(seed).permutation(given.num_samples)[:500]
+    chosen = inputs.samples(given.rows(rows).x)
+    return chosen if len(chosen) > 1 else next(iter(chosen.values()))
 
 
 def prune(model: keras.Model, options: argparse.Namespace, calibration: Any) -> keras.Model:

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 LEVELS = [
     ["common", "granularity", "schedules", "criteria", "training", "tflite"],
     ["distributions", "files", "growth", "graph", "runtime"],
-    ["rewriting"],
+    ["rewriting", "data"],
     ["layers", "quantization"],
     ["parts"],
     ["shrinking", "exporting", "masking"],

@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
+from tfprune.data import Batch, Inputs, Reader, inputs_of
+from tfprune.data.inputs import file_inputs
+from tfprune.graph import functional, is_graph
+from tfprune.tflite.model import TFLiteModel
 from tfprune_cli.errors import InputError
 
 _NUMBERS = "biufV"  # V: types that NumPy does not know by itself, such as bfloat16
@@ -17,41 +23,35 @@ class DataFile:
     path: Path
     arrays: dict[str, np.ndarray]
 
-    def inputs(self, names: list[str]) -> np.ndarray | dict[str, np.ndarray]:
-        """Return what goes into a model with these inputs.
+    def inputs(self, model: keras.Model | Path) -> Any:
+        """Return what goes into a loaded model, or into a `.tflite` file.
 
         Args:
-            names: Names of the model's inputs.
+            model: The model, or the path of the file.
 
         Returns:
             An array for one input, a dict by name for several.
 
         Raises:
-            InputError: If the file has no such arrays, or they differ in their number of samples.
+            ValueError: If there are no such arrays.
         """
-        if set(names) <= set(self.arrays):
-            found = {name: self.arrays[name] for name in names}
-        elif len(names) == 1 and "x" in self.arrays:
-            found = {names[0]: self.arrays["x"]}
-        else:
-            wanted = " and ".join(repr(name) for name in names)
-            raise InputError(
-                f"'{self.path}' has the arrays {list(self.arrays)}; the model takes {wanted}. Save one array for each "
-                f"input by its name{', or one called x' if len(names) == 1 else ''}: np.savez('{self.path.name}', ...)."
-            )
-        counts = {name: len(array) if array.ndim else 0 for name, array in found.items()}
-        if len(set(counts.values())) > 1:
-            raise InputError(f"The inputs in '{self.path}' differ in their number of samples: {counts}.")
-        return found if len(names) > 1 else found[names[0]]
+        return _inputs(model).picked(self.arrays, str(self.path))
 
-    def labelled(self, names: list[str]) -> tuple[np.ndarray | dict[str, np.ndarray], np.ndarray]:
+    def labelled(self, model: keras.Model | Path) -> tuple[Any, np.ndarray]:
         """Return inputs as `inputs` does, and the labels `y`; raise InputError if there are none."""
         if "y" not in self.arrays:
             raise InputError(
                 f"'{self.path}' has the arrays {list(self.arrays)}, and no labels: accuracy needs an array y. "
                 "Save both: np.savez('data.npz', x=x, y=y)."
             )
-        return self.inputs(names), self.arrays["y"]
+        return self.inputs(model), self.arrays["y"]
+
+    def checked(self, model: keras.Model) -> Batch:
+        """Return inputs as the model is called with them, or raise if they do not fit it."""
+        inputs = _inputs(model)
+        batch = Reader(inputs.picked(self.arrays, str(self.path)), inputs, argument=f"'{self.path}'").arrays
+        assert batch is not None
+        return batch
 
 
 def read_data(path: Path) -> DataFile:
@@ -80,3 +80,9 @@ def read_data(path: Path) -> DataFile:
     if others:
         raise InputError(f"'{path}' holds arrays that are no numbers: {others}. Convert or leave them out.")
     return DataFile(path, arrays)
+
+
+def _inputs(model: keras.Model | Path) -> Inputs:
+    if isinstance(model, Path):
+        return file_inputs(model.name, TFLiteModel(model).inputs)
+    return inputs_of(model if is_graph(model) else functional(model))

@@ -25,6 +25,7 @@ _WORDING = [
     (r"Budget\([^)]*\) cannot be met", "The budget cannot be met"),
     (r"print\(tfprune\.channel_groups\(model\)\)", "`tfprune groups MODEL`"),
     (r"Pass metric=.*", "The command measures accuracy only: in Python, tfprune.compare(..., metric=...) others."),
+    (r"load it with keras\.saving\.load_model\(path, safe_mode=False\)", "pass --unsafe"),
     (r"export tfprune\.strip\(model\)", "save tfprune.strip(model) in Python and export that"),
 ]
 

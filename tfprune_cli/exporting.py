@@ -4,11 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from tfprune.common.tables import Report
+from tfprune.data import load_model
 from tfprune.exporting import ExportOptions, ImageMetadata
 from tfprune.exporting import export as export_model
 from tfprune_cli.data import read_data
 from tfprune_cli.errors import InputError
-from tfprune_cli.loading import input_names, load_model
 from tfprune_cli.notes import note
 
 
@@ -18,12 +18,12 @@ def export(options: Namespace) -> Report:
         note("note: the file will be float32, and the data only checks it. --quantize int8 makes it small and fast.")
     data = None if options.calibration is None else read_data(options.calibration)
     metadata = None if options.labels is None else _metadata(options.labels, options.mean, options.std)
-    model = load_model(options.model, options.unsafe)
+    model = load_model(options.model, unsafe=options.unsafe)
     return export_model(
         model,
         options.out,
         quantize=None if options.quantize == "none" else options.quantize,
-        calibration=None if data is None else data.inputs(input_names(model)),
+        calibration=None if data is None else data.inputs(model),
         io_dtype=options.io,
         overwrite=options.overwrite,
         options=ExportOptions(

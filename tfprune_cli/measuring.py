@@ -9,12 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from tfprune.common.tables import Report, new_table
+from tfprune.data import load_model
 from tfprune.html_report import write_report
 from tfprune.measure import benchmark
 from tfprune.measure import compare as compare_models
 from tfprune_cli.data import read_data
 from tfprune_cli.errors import InputError
-from tfprune_cli.loading import input_names, load_model
 from tfprune_cli.notes import note
 
 
@@ -45,7 +45,7 @@ def compare(options: Namespace) -> Report:
         raise InputError("--picture needs matplotlib. Install it: pip install 'tfprune[plot]'.")
     data = read_data(options.data)
     models = _load_all(options.models, options.unsafe)
-    labelled = data.labelled(input_names(next(iter(models.values()))))
+    labelled = data.labelled(next(iter(models.values())))
     result = compare_models(models, labelled, max_samples=options.max_samples, runs=options.runs)
     if options.picture is not None:
         note(f"wrote {result.plot(options.picture)}")
@@ -56,7 +56,7 @@ def report(options: Namespace) -> Report:
     """Write one HTML page about models and files."""
     data = None if options.data is None else read_data(options.data)
     models = _load_all(options.models, options.unsafe)
-    labelled = None if data is None else data.labelled(input_names(next(iter(models.values()))))
+    labelled = None if data is None else data.labelled(next(iter(models.values())))
     path = write_report(options.out, models, data=labelled, history=options.history, overwrite=options.overwrite)
     return Page(str(path), path.stat().st_size, tuple(models))
 
@@ -68,6 +68,6 @@ def _load_all(paths: list[Path], unsafe: bool) -> dict[str, Any]:
         raise InputError(f"'{twice}' is given twice. Give each file once.")
     names = [path.name if [other.name for other in paths].count(path.name) == 1 else str(path) for path in paths]
     return {
-        name: path if path.suffix == ".tflite" else load_model(path, unsafe)
+        name: path if path.suffix == ".tflite" else load_model(path, unsafe=unsafe)
         for name, path in zip(names, paths, strict=True)
     }

@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 from rich.table import Table
 
 from tfprune.common.files import write_atomically
 from tfprune.common.tables import Report, new_table
 from tfprune.criteria import geometric_median_distance, l1_norm, l2_norm
+from tfprune.data import load_model
 from tfprune.granularity import Channel
-from tfprune.graph import functional
 from tfprune.graph.chains import chains
 from tfprune.graph.profiling import profile
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.one_shot import prune_channels
 from tfprune.shrinking.recalibration import recalibrate
-from tfprune_cli.data import DataFile, read_data
+from tfprune_cli.data import read_data
 from tfprune_cli.errors import InputError
-from tfprune_cli.loading import load_model
 
 _CRITERIA = {"l2": l2_norm, "l1": l1_norm, "fpgm": geometric_median_distance}
 
@@ -62,8 +60,8 @@ class PruneReport(Report):
 def prune(options: Namespace) -> Report:
     """Remove the least important channels, and save a plain Keras model."""
     data = None if options.data is None else read_data(options.data)
-    model = load_model(options.model, options.unsafe)
-    samples = None if data is None else _samples(model, data)
+    model = load_model(options.model, unsafe=options.unsafe)
+    samples = None if data is None else data.checked(model)
     limits = {"macs": options.macs, "parameters": options.parameters, "file_bytes": options.bytes}
     wanted = {name: limit for name, limit in limits.items() if limit is not None}
     channels = None
@@ -79,9 +77,9 @@ def prune(options: Namespace) -> Report:
         exclude=[_find(model, name) for name in options.exclude],
     )
     if samples is not None:
-        recalibrate(small, samples)
+        recalibrate(small, samples.x)
     _save(small, options.out)
-    count = None if samples is None else len(keras.tree.flatten(samples)[0])
+    count = None if samples is None else samples.num_samples
     return PruneReport(str(options.out), _costs(model), _costs(small), count)
 
 
@@ -96,23 +94,6 @@ def _find(model: keras.Model, name: str) -> keras.layers.Layer:
     if not found:
         raise InputError(f"There is no layer {name!r} to exclude. `tfprune profile MODEL` prints the names.")
     return found[0]
-
-
-def _samples(model: keras.Model, data: DataFile) -> np.ndarray | dict[str, np.ndarray]:
-    """Return the data in the form that the model takes, checked against its inputs before any work."""
-    inputs = {tensor.name: tuple(tensor.shape[1:]) for tensor in functional(model).inputs}
-    found = data.inputs(list(inputs))
-    for name, shape in inputs.items():
-        array = found[name] if isinstance(found, dict) else found
-        fits = array.ndim == len(shape) + 1 and all(
-            want in (None, size) for want, size in zip(shape, array.shape[1:], strict=True)
-        )
-        if not fits or not len(array):
-            raise InputError(
-                f"Expected samples of shape (samples, {', '.join(map(str, shape))}) for input {name!r}. "
-                f"'{data.path}' has: {array.shape}."
-            )
-    return found
 
 
 def _save(model: keras.Model, path: Path) -> None:

@@ -11,8 +11,10 @@ from networks import chain, images, randomize, residual
 
 import tfprune
 from tfprune.common.files import gzip_size
+from tfprune.data import Batch
 from tfprune.measure.entries import FileEntry, KerasEntry
 from tfprune.measure.opening import open_entries
+from tfprune.measure.scores import Accuracy
 from tfprune.tflite.model import TFLiteModel
 
 L = keras.layers
@@ -111,8 +113,8 @@ def test_a_generator_is_read_once_and_shown_to_all():
 
 
 def test_a_nan_is_no_answer():
-    result = tfprune.report.scores.Accuracy((2,))
-    result.add(np.array([0, 0]), np.array([[np.nan, 0.0], [1.0, 0.0]]))
+    result = Accuracy((2,))
+    result.add(Batch(X[:2], np.array([0, 0])), np.array([[np.nan, 0.0], [1.0, 0.0]]))
     assert result.result() == 0.5
 
 
@@ -216,9 +218,9 @@ def test_names_are_told_apart():
         (X, TypeError, "Received: ndarray.*needs labels"),
         ({"x": X}, TypeError, "Received: dict.*needs labels"),
         ([X, Y], ValueError, r"data as \(x, y\)"),
-        ((X, Y, Y), ValueError, "without sample weights. Received: 3 parts"),
+        ((X, Y, Y, Y), ValueError, r"\(x, y, sample_weight\), as for fit. Received: a tuple of 4 parts"),
         ((X, Y[:3]), ValueError, "differ in their number of samples"),
-        ((X[:, :2], Y), ValueError, r"expects batches of shape \(samples, 3\).*\(5, 2\)"),
+        ((X[:, :2], Y), ValueError, r"expected arrays of shape \(samples, 3\).*\(5, 2\)"),
         ((X, np.eye(3)[Y]), ValueError, "The labels have 3 classes, the models 2"),
         ((X, np.array([0, 1, 1, 0, 2])), ValueError, "labels go from 0 to 2"),
         ((X, np.ones((5, 2))), ValueError, "one-hot"),
@@ -248,7 +250,8 @@ def test_entries_that_cannot_be_compared(files, tmp_path):
         ("model.tflite", TypeError, "a list or a dict"),
         ([tmp_path / "missing.tflite"], FileNotFoundError, "There is no file"),
         ([tmp_path / "folder.tflite"], IsADirectoryError, "is a folder"),
-        ([tmp_path / "model.h5"], ValueError, r"ends in \.keras or \.tflite"),
+        ([tmp_path / "model.onnx"], ValueError, r"ends in \.keras, \.h5 or \.tflite"),
+        ([tmp_path / "model.h5"], FileNotFoundError, "There is no file"),
         ([tmp_path / "cut.tflite"], ValueError, "cut short"),
         ([tmp_path / "cut.keras"], ValueError, "cut short"),
         ([heads], ValueError, "'heads' has 2"),
@@ -265,7 +268,7 @@ def test_entries_that_cannot_be_compared(files, tmp_path):
 def test_arguments_that_make_no_sense():
     with pytest.raises(ValueError, match="runs must be 1 or more"):
         tfprune.compare([scorer(FIRST)], (X, Y), runs=0)
-    with pytest.raises(ValueError, match="max_samples must be 1 or more"):
+    with pytest.raises(ValueError, match="max_samples must be a whole number of at least 1"):
         tfprune.compare([scorer(FIRST)], (X, Y), max_samples=0)
     for metric in ("accuracy", keras.metrics.MeanSquaredError):
         with pytest.raises(TypeError, match="metric must be"):

@@ -188,7 +188,7 @@ def test_shrink_my_model_with_data_makes_int8_and_measures_normalization_anew(tm
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "There is no file"), (b"", "is no .keras file, or is cut short"), (b"\x89PNG\r\n", "is no .keras file")],
+    [(None, "There is no file"), (b"", "is empty"), (b"\x89PNG\r\n", "is no .keras file")],
 )
 def test_shrink_my_model_refuses_what_is_no_model(content, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -205,7 +205,7 @@ def test_shrink_my_model_loads_in_safe_mode(tmp_path, monkeypatch, capsys):
     model.save("model.keras")
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module("shrink_my_model").main(["model.keras"])
-    assert "Keras cannot load 'model.keras'" in capsys.readouterr().err.splitlines()[-1]
+    assert "'model.keras' holds Python code, such as a Lambda layer's" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,10 @@ def test_shrink_my_model_loads_in_safe_mode(tmp_path, monkeypatch, capsys):
         (["--quantize", "int8"], "--quantize int8 measures ranges on data: give --calibration DATA.npz."),
         (["--ratio", "0.5", "--macs", "0.5"], "not allowed with argument"),
         (["--calibration", "missing.npz"], "There is no file at 'missing.npz'"),
-        (["--calibration", "labels.npz"], "'labels.npz' must hold x. It holds y."),
+        (
+            ["--calibration", "labels.npz"],
+            "'labels.npz' has the arrays ['y']; the model takes 'keras_tensor'. Save one array",
+        ),
         (["--calibration", "broken.npz"], "'broken.npz' is damaged, or no .npz file"),
     ],
 )

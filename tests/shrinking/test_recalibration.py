@@ -136,7 +136,7 @@ class TestData:
     def test_empty_is_refused_and_changes_nothing(self, data):
         model = one_norm()
         before = weights_of(model)
-        with pytest.raises(ValueError, match="The data is empty"):
+        with pytest.raises(ValueError, match="data has no samples"):
             tfprune.recalibrate(model, data)
         assert same(before, weights_of(model))
 
@@ -220,7 +220,7 @@ def test_data_that_raises_in_the_middle_changes_nothing(good, trainable):
 def test_a_batch_that_does_not_fit_changes_nothing():
     model = one_norm()
     before = weights_of(model)
-    with pytest.raises(ValueError, match="incompatible"):
+    with pytest.raises(ValueError, match=r"data does not fit .*shape \(samples, 2\).*Received: \(10, 5\)"):
         tfprune.recalibrate(model, [points(10), np.zeros((10, 5), "float32")])
     assert same(before, weights_of(model))
     assert model.get_layer("bn").momentum == 0.99

@@ -1,15 +1,13 @@
 """What goes into a model and comes out: checks, names, shapes, and the Keras model's own answers."""
 
-import re
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.data.inputs import Samples, name_in_file
 from tfprune.graph import check_built, functional
-
-Samples = dict[str, np.ndarray]  # by input name, in the order of `model.inputs`; each (samples, ...)
 
 
 def check_model(model: Any) -> keras.Model:
@@ -43,8 +41,7 @@ def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
     """
     specs = {}
     for tensor in model.inputs:
-        name = re.sub(r"[^A-Za-z0-9_]", "_", tensor.name)  # what a signature can hold
-        name = name if name[0].isalpha() else f"input_{name}"
+        name = name_in_file(tensor.name)
         if name in specs:
             raise ValueError(f"Two inputs of model {model.name!r} are called {name!r} in a .tflite file. Rename one.")
         specs[name] = tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)

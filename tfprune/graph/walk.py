@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -69,6 +70,11 @@ def check_built(model: Any) -> keras.Model:
     ValueError: The model 'sequential...' is not built, so its weights and shapes are unknown. Call ... first.
     """
     if not isinstance(model, keras.Model):
+        if isinstance(model, str | os.PathLike):
+            raise TypeError(
+                f"Expected a Keras 3 model (keras.Model). Received the path {str(model)!r}. "
+                "Load it first: keras.saving.load_model(path)."
+            )
         hint = " It comes from tf_keras: build or load it with keras (Keras 3)." if _is_tf_keras(model) else ""
         raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.{hint}")
     if not model.built or (isinstance(model, keras.Sequential) and not model.layers):

@@ -7,16 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from tfprune.data import Batch, Inputs, Reader
 from tfprune.measure.benchmarking import FileTiming, time_in_turns
 from tfprune.measure.comparison import ComparedModel, Comparison, Latency
 from tfprune.measure.entries import Entry
 from tfprune.measure.memory import peak_memory
 from tfprune.measure.opening import open_entries
-from tfprune.measure.samples import Batch, batches
 from tfprune.measure.scores import Metric, Score, make_score
 
 _WARMUP, _STARTS = 5, 5
@@ -41,11 +40,13 @@ def compare(
     Args:
         models: A list, or a dict from names, of built Keras models with one output, paths of `.keras` files (loaded in
             safe mode) and paths of `.tflite` files.
-        data: What accuracy is measured on: a tuple `(x, y)` of arrays, or a `tf.data.Dataset`, a
-            `keras.utils.PyDataset` or another iterable of batches `(x, y)`. `x` is scaled as in training, real numbers
-            also for int8 files; for several inputs a dict by input name. `y` are integer or one-hot labels. Read once.
+        data: What accuracy is measured on, in any form that `fit` takes: arrays `(x, y)` or `(x, y, sample_weight)`, or
+            a `tf.data.Dataset`, a `keras.utils.PyDataset` or another iterable of batches of these. `x` is scaled as in
+            training, real numbers also for int8 files; for several inputs a dict by the names that they have in the
+            first entry, or a list in their order. `y` are integer or one-hot labels. Read once.
         metric: None for top-1 accuracy; otherwise a `keras.metrics.Metric`, whose state is reset, or a function
-            of `y_true` and `y_pred` that returns a number. Outputs of all samples are then kept in memory.
+            of `y_true` and `y_pred`, and of `sample_weight` if there are weights, that returns a number. Outputs of
+            all samples are then kept in memory.
         max_samples: Use at most this many samples: evenly spread over arrays, the first ones of a dataset.
         runs: Timed runs of each file.
         progress: Whether to show on stderr, if it is a terminal, how far the work is.
@@ -74,19 +75,21 @@ def compare(
         raise ValueError(f"runs must be 1 or more. Received: {runs}.")
     entries = open_entries(models)
     scores = [make_score(metric, entry.outputs[0]) for entry in entries]
-    if isinstance(data, tuple) and len(data) == 2:
-        scores[0].check(np.asarray(data[1]))  # all labels, before the work
-    source = batches(data, max_samples)
+    reader = Reader(data, entries[0].inputs, needs_labels=True, max_samples=max_samples)
+    if reader.arrays is not None:
+        scores[0].check(reader.arrays)  # all labels, before the work
+    source = iter(reader)
     first = next(source)
-    scores[0].check(first[1])
-    samples = [entry.samples(first[0]) for entry in entries]
+    scores[0].check(first)
+    named = reader.inputs.samples(first.x)
+    samples = [entry.samples(named) for entry in entries]
     costs = [entry.costs() for entry in entries]
     with _display(progress) as display, tempfile.TemporaryDirectory() as folder:
         files = [
             entry.file(Path(folder) / f"{index}.tflite", samples[index])
             for index, entry in enumerate(display.track(entries, description="files"))
         ]
-        num_samples = _evaluate(entries, scores, itertools.chain([first], source), display)
+        num_samples = _evaluate(entries, scores, reader.inputs, itertools.chain([first], source), display)
         results = [score.result() for score in scores]
         counts = sorted({1, _num_cores()})
         timings = {
@@ -111,13 +114,16 @@ def compare(
     return Comparison(compared, scores[0].name, num_samples, runs)
 
 
-def _evaluate(entries: list[Entry], scores: Sequence[Score], source: Iterable[Batch], display: Progress) -> int:
+def _evaluate(
+    entries: list[Entry], scores: Sequence[Score], inputs: Inputs, source: Iterable[Batch], display: Progress
+) -> int:
     """Show every batch to every entry, so that data that is shuffled or read once is the same for all."""
     num_samples = 0
-    for x, y in display.track(source, description=scores[0].name):
+    for batch in display.track(source, description=scores[0].name):
+        named = inputs.samples(batch.x)
         for entry, score in zip(entries, scores, strict=True):
-            score.add(y, entry.predict(entry.samples(x)))
-        num_samples += len(y)
+            score.add(batch, entry.predict(entry.samples(named)))
+        num_samples += batch.num_samples
     return num_samples
 
 

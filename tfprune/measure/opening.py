@@ -2,13 +2,11 @@
 
 import itertools
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
+from tfprune.data.models import SUFFIXES, check_model_path, load_model
 from tfprune.measure.entries import Entry, FileEntry, KerasEntry
 
 
@@ -48,21 +46,15 @@ def open_entries(models: Any) -> list[Entry]:
 def _open(name: str, model: Any) -> Entry:
     if not isinstance(model, Path):
         return KerasEntry(name, model)
-    return FileEntry(name, model) if model.suffix == ".tflite" else KerasEntry(name, _load_keras(model))
-
-
-def _load_keras(path: Path) -> keras.Model:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{str(path)!r} is cut short, or no .keras file. Save or copy it again.")
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    return FileEntry(name, model) if model.suffix == ".tflite" else KerasEntry(name, load_model(model))
 
 
 def _checked_path(given: str | os.PathLike[str]) -> Path:
     path = Path(given)
-    if path.suffix not in (".keras", ".tflite"):
-        raise ValueError(f"Expected a path that ends in .keras or .tflite. Received: {str(path)!r}.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder. Give the path of a file.")
+    if path.suffix in SUFFIXES or path.is_dir():
+        return check_model_path(path)
+    if path.suffix != ".tflite":
+        raise ValueError(f"Expected a path that ends in .keras, .h5 or .tflite. Received: {str(path)!r}.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or save the model first.")
     return path

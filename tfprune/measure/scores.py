@@ -1,11 +1,14 @@
 """What `compare` measures on the data: accuracy, or a metric of the user's."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+
+from tfprune.data import Batch
 
 Metric: TypeAlias = keras.metrics.Metric | Callable[[np.ndarray, np.ndarray], Any]
 
@@ -20,12 +23,12 @@ class Score(ABC):
     name: str
 
     @abstractmethod
-    def check(self, y: np.ndarray) -> None:
-        """Raise if these labels cannot be measured on."""
+    def check(self, batch: Batch) -> None:
+        """Raise if these labels or weights cannot be measured with."""
 
     @abstractmethod
-    def add(self, y: np.ndarray, outputs: np.ndarray) -> None:
-        """Take in a batch."""
+    def add(self, batch: Batch, outputs: np.ndarray) -> None:
+        """Take in the labels of a batch, and what the entry answers."""
 
     @abstractmethod
     def result(self) -> float:
@@ -33,7 +36,10 @@ class Score(ABC):
 
 
 class Accuracy(Score):
-    """The fraction of samples whose largest output is the label's; a sample with NaN among its outputs is wrong."""
+    """The fraction of samples whose largest output is the label's; a sample with NaN among its outputs is wrong.
+
+    With sample weights it is the fraction of the weights, as that of `weighted_metrics` in `evaluate`.
+    """
 
     name = "accuracy"
 
@@ -44,21 +50,27 @@ class Accuracy(Score):
                 f"the shape {output}. Pass metric=, such as keras.metrics.BinaryAccuracy() or MeanAbsoluteError()."
             )
         self._num_classes = output[0]
-        self._hits = self._samples = 0
+        self._hits = self._total = 0.0
 
-    def check(self, y: np.ndarray) -> None:
-        """Raise if `y` are not labels of these classes."""
-        class_labels(y, self._num_classes)
+    def check(self, batch: Batch) -> None:
+        """Raise if the batch does not have labels of these classes, and one weight for each sample or none."""
+        class_labels(labels_of(batch), self._num_classes)
+        _weights(batch)
 
-    def add(self, y: np.ndarray, outputs: np.ndarray) -> None:
-        """Count the hits."""
-        hits = (outputs.argmax(axis=-1) == class_labels(y, self._num_classes)) & ~np.isnan(outputs).any(axis=-1)
-        self._hits += int(hits.sum())
-        self._samples += len(y)
+    def add(self, batch: Batch, outputs: np.ndarray) -> None:
+        """Sum the weights of the hits."""
+        labels, weights = class_labels(labels_of(batch), self._num_classes), _weights(batch)
+        hits = (outputs.argmax(axis=-1) == labels) & ~np.isnan(outputs).any(axis=-1)
+        self._hits += float(weights[hits].sum())
+        self._total += float(weights.sum())
 
     def result(self) -> float:
         """Return the fraction."""
-        return self._hits / self._samples
+        if not self._total:
+            raise ValueError(
+                "The sample weights sum to 0, so there is nothing to measure. Leave them out, or mend them."
+            )
+        return self._hits / self._total
 
 
 class MetricScore(Score):
@@ -72,14 +84,21 @@ class MetricScore(Score):
             )
         self.name = str(getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__))
         self._metric = metric
-        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+        self._parts: list[tuple[np.ndarray, ...]] = []
 
-    def check(self, y: np.ndarray) -> None:
-        """Take any labels: what they mean is the metric's business."""
+    def check(self, batch: Batch) -> None:
+        """Raise if there are weights that a function does not take; what labels mean is the metric's business."""
+        labels_of(batch)
+        if batch.sample_weight is not None and not self._takes_weights():
+            raise ValueError(
+                f"The data has sample weights, and the metric {self.name!r} takes none. Give it an argument "
+                "sample_weight, pass a keras.metrics.Metric, or leave the weights out: (x, y)."
+            )
 
-    def add(self, y: np.ndarray, outputs: np.ndarray) -> None:
+    def add(self, batch: Batch, outputs: np.ndarray) -> None:
         """Keep the batch."""
-        self._batches.append((y, outputs))
+        weights = () if batch.sample_weight is None else (batch.sample_weight,)
+        self._parts.append((labels_of(batch), outputs, *weights))
 
     def result(self) -> float:
         """Return the metric's number."""
@@ -93,13 +112,20 @@ class MetricScore(Score):
 
     def _measure(self) -> Any:
         if not isinstance(self._metric, keras.metrics.Metric):
-            return self._metric(*(np.concatenate(arrays) for arrays in zip(*self._batches, strict=True)))
+            y, outputs, *weights = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
+            return self._metric(y, outputs, **({"sample_weight": weights[0]} if weights else {}))
         self._metric.reset_state()
-        for y, outputs in self._batches:
-            self._metric.update_state(y, outputs)
+        for part in self._parts:
+            self._metric.update_state(*part)
         value = keras.ops.convert_to_numpy(self._metric.result())
         self._metric.reset_state()
         return value
+
+    def _takes_weights(self) -> bool:
+        if isinstance(self._metric, keras.metrics.Metric):
+            return True
+        taken = inspect.signature(self._metric).parameters.values()
+        return any(each.name == "sample_weight" or each.kind is each.VAR_KEYWORD for each in taken)
 
 
 def make_score(metric: Metric | None, output: tuple[int | None, ...]) -> Score:
@@ -117,6 +143,24 @@ def make_score(metric: Metric | None, output: tuple[int | None, ...]) -> Score:
         ValueError: If it is None and the output is not that of a classifier.
     """
     return Accuracy(output) if metric is None else MetricScore(metric)
+
+
+def labels_of(batch: Batch) -> np.ndarray:
+    """Return the labels of a batch for a model with one output, or raise if they are several."""
+    if not isinstance(batch.y, np.ndarray):
+        raise ValueError(
+            f"Expected one array of labels, as models are measured by one output. Received: {type(batch.y).__name__}."
+        )
+    return batch.y
+
+
+def _weights(batch: Batch) -> np.ndarray:
+    """Return one weight for each sample: 1 where there are none."""
+    weights = np.ones(batch.num_samples) if batch.sample_weight is None else batch.sample_weight
+    if not isinstance(weights, np.ndarray) or weights.size != batch.num_samples:
+        found = getattr(weights, "shape", type(weights).__name__)
+        raise ValueError(f"Accuracy takes one weight for each sample, of shape (samples,). Received: {found}.")
+    return weights.reshape(-1)
 
 
 def class_labels(y: np.ndarray, num_classes: int | None) -> np.ndarray:

@@ -199,6 +199,11 @@ class TFLiteModel:
 def _read(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or export the model first.")
+    if path.suffix in (".keras", ".h5", ".hdf5"):
+        raise ValueError(
+            f"{str(path)!r} is a Keras model, and a .tflite file is needed. Export it first: "
+            f"tfprune.export(model, '{path.stem}.tflite')."
+        )
     return path.read_bytes()
 
 

@@ -482,7 +482,7 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, Y))
         (network, {"epochs": 2}, ValueError, "at least 3.*steps=1"),
         (network, {"epochs": 1.5}, ValueError, "epochs must be a whole number"),
         (network, {"options": {"steps": 2}}, TypeError, "CompressOptions"),
-        (network, {"data": (X[:, :5], Y)}, ValueError, "expects batches of shape"),
+        (network, {"data": (X[:, :5], Y)}, ValueError, r"expected arrays of shape \(samples, 6, 6, 1\)"),
         (network, {"data": (X, Y[:-1])}, ValueError, "differ in their number of samples"),
         (network, {"data": (X, np.eye(4)[Y])}, ValueError, "does not fit the loss"),
         (network, {"data": (NAN, Y)}, ValueError, "data holds NaN"),
@@ -562,7 +562,7 @@ def test_datasets_train_too(trained, quick, tmp_path):
 def test_arrays_are_split_once_and_for_all():
     from tfprune.drivers.compression.data import prepare
 
-    first, second = prepare((X, Y), None, 0), prepare((X, Y), None, 0)
+    first, second = (prepare(network(), (X, Y), None, 0) for _ in range(2))
     assert len(first.validation[1]) == 9
     assert same(first.validation[:1], second.validation[:1])
     rows = {array.tobytes() for part in (first.training, first.validation) for array in part[0]}

@@ -53,8 +53,9 @@ def compress(
     Args:
         model: A trained and compiled Keras model with one input or several, and one output. Loss, metrics and the
             kind of optimizer are those it is compiled with.
-        data: What it was trained on: arrays `(x, y)`, `x` scaled as in training or a dict by input name, or a
-            `tf.data.Dataset` or `keras.utils.PyDataset` of batches with a known length. Int8 is calibrated on it too.
+        data: What it was trained on: arrays `(x, y)` or `(x, y, sample_weight)` as for `fit`, `x` scaled as in
+            training, or a `tf.data.Dataset` or `keras.utils.PyDataset` of batches of these with a known length. Int8
+            is calibrated on it too.
         budget: Limits on `parameters`, `macs`, `file_bytes` (here of the int8 file) or `latency`. A limit below 1 is a
             fraction of the dense model's, or of its int8 file's.
         path: Where the file goes; ends in `.tflite`.
@@ -99,7 +100,7 @@ def compress(
     folder = Folder(target.with_suffix(".compress"))
     ours = target.exists() and not options.restart and folder.has_written(_sha256(target))
     check_writable(target, overwrite=options.overwrite or ours)
-    prepared = prepare(data, validation, options.seed)
+    prepared = prepare(model, data, validation, options.seed)
     check_fit(model, prepared)
     return _Pass(model, prepared, budget, folder, epochs, options).run(target)
 

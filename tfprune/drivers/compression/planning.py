@@ -48,7 +48,7 @@ class Int8Files:
         path = self._folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_int8(model, path, KerasEntry("model", model).samples(self._data.first()[0]), self._io_dtype)
+            write_int8(model, path, KerasEntry("model", model).samples(self._data.first(model).x), self._io_dtype)
             self._display.say(f"    {profile(model).macs:,} MACs make an int8 file of {path.stat().st_size:,} B")
         return path
 

@@ -6,11 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfprune.drivers.compression.data import Data
+from tfprune.drivers.compression.data import Data, read
 from tfprune.graph import check_traceable, functional
 from tfprune.measure.entries import KerasEntry
-from tfprune.measure.samples import batches
-from tfprune.measure.scores import Metric, make_score
+from tfprune.measure.scores import Metric, labels_of, make_score
 from tfprune.shrinking.one_shot import prune_channels
 
 
@@ -18,7 +17,7 @@ class Validation:
     """Measures models on data, in the way in which `compare` does.
 
     Args:
-        data: Arrays `(x, y)`, or a dataset of batches.
+        data: Arrays `(x, y)` or `(x, y, sample_weight)`, or a dataset of batches.
         metric: What to measure; None for accuracy.
     """
 
@@ -29,9 +28,9 @@ class Validation:
         """Return the score of a model."""
         entry = KerasEntry("model", model)
         score = make_score(self._metric, entry.outputs[0])
-        for x, y in batches(self._data, None):
-            score.check(y)
-            score.add(y, entry.predict(entry.samples(x)))
+        for batch in read(self._data, model, "validation"):
+            score.check(batch)
+            score.add(batch, entry.predict(entry.samples(batch.x)))
         return score.result()
 
 
@@ -70,11 +69,10 @@ def check_fit(model: keras.Model, data: Data) -> None:
         ValueError: If they do not fit.
     """
     copy = prune_channels(model, 0.0)
-    for x, y in (data.first(), next(batches(data.validation, None))):
-        samples = KerasEntry(model.name, copy).samples(x)
-        given = samples if isinstance(x, dict) else next(iter(samples.values()))
+    for batch in (data.first(copy), next(iter(read(data.validation, copy, "validation")))):
+        y = labels_of(batch)
         try:
-            loss = float(copy.test_on_batch(given, y, return_dict=True)["loss"])
+            loss = float(copy.test_on_batch(batch.x, y, batch.sample_weight, return_dict=True)["loss"])
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(
                 f"The data does not fit the loss or the metrics that {model.name!r} is compiled with; its labels have "
