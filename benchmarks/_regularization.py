@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -23,45 +23,27 @@ from tfprune.callbacks import (
     SoftFilterPruning,
     SparseStructureSelection,
 )
-from tfprune.criteria import KernelFunction, l1_norm, l2_norm
-from tfprune.granularity import prune_lowest
-from tfprune.graph import analyse
+from tfprune.criteria import AnyChannelCriterion, BatchNormGamma, l1_norm, l2_norm
 from tfprune.layers import scaling_factors, with_scaling_factors
-from tfprune.parts.gammas import switched_channels
 
 
 def prune(
-    model: keras.Model, left: float, criterion: KernelFunction, ranking: tfprune.Ranking | None = None
+    model: keras.Model, left: float, criterion: AnyChannelCriterion, ranking: tfprune.Ranking | None = None
 ) -> keras.Model:
     """Return the model without its worst channels, within the budget of MACs."""
     budget = tfprune.Budget(macs=left * macs(model))
     return tfprune.prune_channels(model, target=budget, criterion=criterion, ranking=ranking or tfprune.Ranking())
 
 
-def prune_by_gamma(
-    model: keras.Model, left: float, combine: Callable[[np.ma.MaskedArray], np.ma.MaskedArray]
-) -> keras.Model:
-    """Return the model without the channels of the smallest |gamma| of all, as few as the budget of MACs asks for.
+def prune_by_gamma(model: keras.Model, left: float, reduce: Literal["mean", "max"]) -> keras.Model:
+    """Return the model without the channels of the smallest |gamma| of all, within the budget of MACs.
 
     Args:
         model: A network.
         left: The fraction of its MACs that may stay.
-        combine: Makes one score for each channel of the |gamma| of the layers that share it.
+        reduce: What makes one score for each channel of the |gamma| of the layers that share it.
     """
-    switched = switched_channels(analyse(model))
-    scores = [combine(each.magnitudes()) for each in switched]
-    ranked = [np.where(each.protected(s, 1), np.inf, s) for each, s in zip(switched, scores, strict=True)]
-    ends = np.cumsum([len(s) for s in scores])[:-1]
-
-    def without(count: int) -> keras.Model:
-        keep = np.split(prune_lowest(np.concatenate(ranked), count), ends)
-        chosen = zip(switched, keep, strict=True)
-        groups = ((each.structure.group, np.flatnonzero(stays)) for each, stays in chosen)
-        return tfprune.shrink(model, {group: stays for group, stays in groups if group is not None})
-
-    counts = range(int(np.isfinite(np.concatenate(ranked)).sum()))
-    found = bisect.bisect_left(counts, True, key=lambda count: macs(without(count)) <= left * macs(model))
-    return without(found)
+    return prune(model, left, BatchNormGamma(), tfprune.Ranking("global", reduce=reduce, normalize="none"))
 
 
 def macs(model: keras.Model) -> int:
@@ -135,12 +117,12 @@ def network_slimming(training: Training, left: float) -> keras.Model:
     # Which ratio meets the target depends on the gammas: prune next to nothing here, and the rest by the same ranking.
     callback = NetworkSlimming(training.job.strength, ratio=0.05, prune_at=2 * training.third)
     model = training.with_callback(callback)
-    return training.finish(prune_by_gamma(model, left, lambda magnitudes: magnitudes.mean(axis=0)))
+    return training.finish(prune_by_gamma(model, left, "mean"))
 
 
 def morphnet(training: Training, left: float) -> keras.Model:
     model = training.with_callback(MorphNet(training.job.strength))
-    return training.finish(prune_by_gamma(model, left, lambda magnitudes: magnitudes.max(axis=0)))
+    return training.finish(prune_by_gamma(model, left, "max"))
 
 
 def structure_selection(training: Training, left: float) -> keras.Model:

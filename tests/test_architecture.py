@@ -19,8 +19,8 @@ PACKAGE = Path(tfprune.__file__).parent
 ROOT = PACKAGE.parent
 
 LEVELS = [
-    ["common", "granularity", "schedules", "criteria", "training", "tflite"],
-    ["distributions", "files", "growth", "graph", "runtime"],
+    ["common", "granularity", "schedules", "training", "tflite"],
+    ["criteria", "distributions", "files", "growth", "graph", "runtime"],
     ["rewriting", "data"],
     ["layers", "quantization"],
     ["parts"],
