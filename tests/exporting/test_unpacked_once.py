@@ -36,11 +36,10 @@ OPTIONS = {
 }
 
 
-def build(outputs="one"):
+def build():
     inputs = keras.Input((8, 8, 3), name="image")
     x = L.GlobalAveragePooling2D()(L.Conv2D(64, 1, activation="relu")(L.Conv2D(64, 3, activation="relu")(inputs)))
-    scores = L.Dense(2, activation="softmax", name="scores")(x)
-    model = keras.Model(inputs, {"features": x, "scores": scores} if outputs == "dict" else scores)
+    model = keras.Model(inputs, L.Dense(2, activation="softmax", name="scores")(x))
     rng = np.random.default_rng(0)
     model.set_weights([np.where(rng.random(each.shape) < 0.9, 0, each) for each in model.get_weights()])
     return model
@@ -71,8 +70,8 @@ def test_export_unpacks_each_content_once(mode, visits, tmp_path):
     assert len(visits) == (3 if mode in ("sparse", "metadata") else 2)
 
 
-def test_a_file_whose_outputs_keep_their_names_is_the_converters(visits, tmp_path):
-    tfprune.export(build("dict"), tmp_path / "model.tflite")
+def test_a_file_whose_outputs_keep_their_names_is_the_converters(two_inputs, visits, tmp_path):
+    tfprune.export(two_inputs, tmp_path / "model.tflite")
     assert list(visits.values()) == [1]
 
 
