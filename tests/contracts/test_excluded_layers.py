@@ -29,8 +29,6 @@ from tfprune.callbacks import (
     SoftFilterPruning,
     StaticSparsity,
 )
-from tfprune.criteria import l2_norm
-from tfprune.parts.channels import Stage
 from tfprune.parts.kernels import kernels
 from tfprune.quantization.aware_layers import QuantizeWeights
 
@@ -215,7 +213,6 @@ def logged(model, exclude):
     return named(model, [name.removeprefix("density/") for name in logs if "/" in name])
 
 
-HALF = Stage(l2_norm, 0.5)
 TAKERS: dict[str, Callable] = {
     "channel_groups": of_groups,
     "prune_channels": of_prune_channels,
@@ -223,8 +220,8 @@ TAKERS: dict[str, Callable] = {
     "layerwise_density": of_density,
     "LayerwiseDensity": logged,
     "quantize_aware": of_quantize_aware,
-    "FilterPruning-hard": zeroed(lambda exclude: FilterPruning([HALF], mode="hard", exclude=exclude)),
-    "FilterPruning-layer": zeroed(lambda exclude: FilterPruning([HALF], scope="layer", exclude=exclude)),
+    "FilterPruning-hard": zeroed(lambda exclude: FilterPruning(0.5, mode="hard", exclude=exclude)),
+    "FilterPruning-layer": zeroed(lambda exclude: FilterPruning(0.5, scope="layer", exclude=exclude)),
     "FPGM": zeroed(lambda exclude: FPGM(0.5, exclude=exclude)),
     "SoftFilterPruning": zeroed(lambda exclude: SoftFilterPruning(0.5, exclude=exclude)),
     "MagnitudePruning": masked(lambda exclude: MagnitudePruning(0.5, exclude=exclude)),
