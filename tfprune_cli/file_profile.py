@@ -10,7 +10,7 @@ from tfprune.common.files import gzip_size
 from tfprune.common.tables import Report, new_table
 from tfprune.exporting.operators import OperatorCount, count_operators
 from tfprune.measure.file_costs import file_costs
-from tfprune.tflite.unpacking import type_name, unpack
+from tfprune.tflite.unpacking import TFLiteFile, type_name
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ def profile_file(path: Path) -> FileProfile:
     Raises:
         ValueError: If the file is damaged.
     """
-    content = path.read_bytes()
+    file = TFLiteFile.read(path)
     try:
-        model = unpack(content)
+        model = file.model
         return FileProfile(
             str(path),
-            len(content),
-            gzip_size(content),
-            *file_costs(content),
+            len(file.content),
+            gzip_size(file.content),
+            *file_costs(file),
             inputs=_doors(model, "inputs"),
             outputs=_doors(model, "outputs"),
-            operators=count_operators(content),
+            operators=count_operators(file),
         )
     except (ValueError, TypeError, LookupError) as error:  # what is there, but not where it belongs
         raise ValueError(f"'{path}' is cut short or damaged: {error}. Copy or export it again.") from error

@@ -35,7 +35,7 @@ def test_names_that_become_equal_are_refused():
 def test_dense_kernels_have_one_scale_for_old_runtimes(quantize):
     samples = {"x": np.random.default_rng(0).random((20, 64)).astype(np.float32)}
     model = keras.Sequential([keras.Input((64,), name="x"), keras.layers.Dense(64), keras.layers.Dense(64)])
-    file = schema.ModelT.InitFromPackedBuf(to_tflite(model, quantize, samples, "int8"))
+    file = schema.ModelT.InitFromPackedBuf(to_tflite(model, quantize, samples, "int8").content)
     kernels = [tensor for tensor in file.subgraphs[0].tensors if list(tensor.shape) == [64, 64]]
     assert [tensor.type for tensor in kernels] == [schema.TensorType.INT8] * 2
     assert [len(tensor.quantization.scale) for tensor in kernels] == [1, 1]
@@ -43,8 +43,8 @@ def test_dense_kernels_have_one_scale_for_old_runtimes(quantize):
 
 
 def test_operators_are_counted_by_name_and_dtype(net, images):
-    content = to_tflite(net, "int8", {"image": images[:10]}, "float32")
-    counts = {(op.name, op.dtype): op.count for op in count_operators(content)}
+    file = to_tflite(net, "int8", {"image": images[:10]}, "float32")
+    counts = {(op.name, op.dtype): op.count for op in count_operators(file)}
     assert counts == {
         ("CONV_2D", "int8"): 1,
         ("RESHAPE", "int8"): 1,
@@ -53,15 +53,15 @@ def test_operators_are_counted_by_name_and_dtype(net, images):
         ("QUANTIZE", "float32"): 1,
         ("DEQUANTIZE", "float32"): 1,
     }
-    assert list(output_scales(content).values()) == [1 / 256]  # a softmax always has this scale
+    assert list(output_scales(file).values()) == [1 / 256]  # a softmax always has this scale
 
 
 def test_the_interpreter_sees_the_same_operators(net):
     """The schema is public; the interpreter's own list, private, must agree apart from delegates."""
-    content = to_tflite(net, None, None, "float32")
-    details = TFLiteModel(content)._interpreter._get_ops_details()
+    file = to_tflite(net, None, None, "float32")
+    details = TFLiteModel(file)._interpreter._get_ops_details()
     seen = sorted(detail["op_name"] for detail in details if detail["op_name"] != "DELEGATE")
-    assert seen == sorted(op.name for op in count_operators(content) for _ in range(op.count))
+    assert seen == sorted(op.name for op in count_operators(file) for _ in range(op.count))
 
 
 @pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8"])

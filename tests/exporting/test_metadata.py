@@ -11,6 +11,7 @@ from flatbuffers import number_types as types
 from tfprune.exporting import ExportOptions, ImageMetadata, export
 from tfprune.exporting.metadata import add_metadata
 from tfprune.tflite.model import TFLiteModel
+from tfprune.tflite.unpacking import TFLiteFile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3)).astype(np.uint8)
 IMAGES = PIXELS / np.float32(255)
@@ -93,11 +94,11 @@ def test_a_file_with_metadata_computes_the_same_and_is_the_same_twice(tmp_path, 
     model = build()
     arguments = {"quantize": quantize, "calibration": IMAGES, "io_dtype": io_dtype}
     export(model, tmp_path / "plain.tflite", **arguments)
-    plain = (tmp_path / "plain.tflite").read_bytes()
+    plain = TFLiteFile.read(tmp_path / "plain.tflite")
     export(model, tmp_path / "more.tflite", options=ExportOptions(metadata=METADATA), **arguments)
     loaded = TFLiteModel(tmp_path / "more.tflite")
     np.testing.assert_array_equal(loaded.predict(IMAGES), TFLiteModel(plain).predict(IMAGES))
-    assert add_metadata(plain, METADATA) == add_metadata(plain, METADATA)
+    assert add_metadata(plain, METADATA).content == add_metadata(plain, METADATA).content
 
 
 def test_constants_stay_aligned(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from tfprune.exporting import export
 from tfprune.exporting.reasons import float_operators
-from tfprune.tflite.unpacking import pack, unpack
+from tfprune.tflite.unpacking import TFLiteFile, pack, unpack
 
 IMAGES = np.random.default_rng(0).random((20, 8, 8, 3)).astype(np.float32)
 
@@ -39,7 +39,7 @@ def test_a_file_in_float_is_explained_from_its_first_operator_on(tmp_path):
     reasons(tmp_path, None, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2))
     file = unpack((tmp_path / "model.tflite").read_bytes())
     convolution, _, last = file.subgraphs[0].operators
-    found = {operator.name: operator.reason for operator in float_operators(pack(file), "int8")}
+    found = {operator.name: operator.reason for operator in float_operators(TFLiteFile(pack(file)), "int8")}
     assert found == {
         "CONV_2D": "TensorFlow's converter has no int8 form of it",
         "MEAN": "it follows CONV_2D, which stays in float",
@@ -48,7 +48,7 @@ def test_a_file_in_float_is_explained_from_its_first_operator_on(tmp_path):
     convolution.inputs = convolution.inputs[1:]  # its kernel and bias
     last.inputs, last.outputs = [0, *last.inputs[1:]], [0, last.outputs[0]]
     last.outputs[0] = _add_tensor_that_nothing_reads(file)
-    found = {operator.name: operator.reason for operator in float_operators(pack(file), "int8")}
+    found = {operator.name: operator.reason for operator in float_operators(TFLiteFile(pack(file)), "int8")}
     assert found["CONV_2D"] == "it reads nothing but constants, which the converter quantizes only behind it"
     assert found["FULLY_CONNECTED"] == "one of its results is used by nothing, so that no range was measured for it"
 

@@ -10,7 +10,7 @@ from tfprune.exporting.modes import MODES
 from tfprune.exporting.stored_kernels import dense, stored_kernels
 from tfprune.exporting.zeros import zeros_kept
 from tfprune.tflite.model import TFLiteModel
-from tfprune.tflite.unpacking import unpack
+from tfprune.tflite.unpacking import TFLiteFile, unpack
 
 IMAGES = np.random.default_rng(0).random((20, 12, 12, 4)).astype(np.float32)
 SPARSE = ExportOptions(sparse=True)
@@ -99,15 +99,15 @@ def test_zeros_of_other_layers_are_found(tmp_path, layers):
 def test_lost_zeros_are_seen(tmp_path):
     model = zeroed([LAYERS.Flatten(), LAYERS.Dense(10)])
     export(model, tmp_path / "a.tflite")
-    content = (tmp_path / "a.tflite").read_bytes()
+    file = TFLiteFile.read(tmp_path / "a.tflite")
     kernel, bias = model.get_weights()
     model.set_weights(
         [np.where(np.arange(10) < 5, 0, kernel), bias]
     )  # half of the columns are zero now, not in the file
     zeros = np.count_nonzero(model.get_weights()[0] == 0)
     also = np.count_nonzero((model.get_weights()[0] == 0) & (kernel == 0))
-    assert zeros_kept(model, content) == also / zeros < 1
-    assert zeros_kept(zeroed([LAYERS.Flatten(), LAYERS.Dense(10)], share=0.0), content) is None
+    assert zeros_kept(model, file) == also / zeros < 1
+    assert zeros_kept(zeroed([LAYERS.Flatten(), LAYERS.Dense(10)], share=0.0), file) is None
 
 
 def test_blocks_and_halves_of_bytes_are_unpacked():

@@ -70,11 +70,11 @@ def test_other_shapes_fail():
 
 
 def test_a_file_of_other_weights_fails_and_its_own_passes(net, other_net):
-    content, samples = to_tflite(net, None, None, "float32"), random_samples(net)
-    (error,) = verify(content, net, samples, tolerance=1e-4)
+    file, samples = to_tflite(net, None, None, "float32"), random_samples(net)
+    (error,) = verify(file, net, samples, tolerance=1e-4)
     assert error.relative_rms_error < 1e-5
     with pytest.raises(ExportMismatchError, match="Output 'output_0': RMS error"):
-        verify(content, other_net, samples, tolerance=1e-4)
+        verify(file, other_net, samples, tolerance=1e-4)
 
 
 def test_a_small_error_in_one_weight_fails_in_float(net, other_net):

@@ -10,6 +10,7 @@ from networks import chain, densely_connected, randomize, residual
 import tfprune
 from tfprune.measure.file_costs import file_costs
 from tfprune.measure.memory import peak_memory
+from tfprune.tflite.unpacking import TFLiteFile
 
 L = keras.layers
 
@@ -20,7 +21,7 @@ def costs(tmp_path):
 
     def measure(model, **options):
         tfprune.export(model, tmp_path / "model.tflite", **options)
-        return file_costs((tmp_path / "model.tflite").read_bytes())
+        return file_costs(TFLiteFile.read(tmp_path / "model.tflite"))
 
     return measure
 
@@ -101,7 +102,7 @@ def test_weights_of_kinds_that_are_rare(kind, stored, shape, expected):
     model.buffers, model.subgraphs = [schema.BufferT(), buffer], [graph]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    assert file_costs(bytes(builder.Output()))[:2] == expected
+    assert file_costs(TFLiteFile(bytes(builder.Output())))[:2] == expected
 
 
 def test_what_the_converter_leaves_out_is_not_counted(costs):

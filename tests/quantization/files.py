@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tfprune.exporting.convert import float32_twin
 from tfprune.exporting.operators import count_operators
 from tfprune.quantization import lowered
-from tfprune.tflite.unpacking import operator_name, unpack
+from tfprune.tflite.unpacking import TFLiteFile, operator_name, unpack
 
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
@@ -53,7 +53,7 @@ def run(content, inputs, reference=False):
 
 def float_operators(content):
     """The names of the operators that compute in float."""
-    return {each.name for each in count_operators(content) if "float" in each.dtype} - set(CONVERSIONS)
+    return {each.name for each in count_operators(TFLiteFile(content)) if "float" in each.dtype} - set(CONVERSIONS)
 
 
 def output_scales(content):

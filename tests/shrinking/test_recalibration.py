@@ -152,7 +152,6 @@ class TestLayers:
             tfprune.recalibrate(model, points(4))
 
     def test_inside_nested_models_and_other_layers_are_found(self):
-        # Reads the private model._flatten_layers.
         @keras.saving.register_keras_serializable("tests")
         class Block(L.Layer):
             def __init__(self):

@@ -22,6 +22,7 @@ from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph
 from tfprune.quantization import is_quantize_aware, lowered
 from tfprune.rewriting.engine import Rewriter
+from tfprune.tflite.unpacking import TFLiteFile
 
 SIGNATURE = "serving_default"
 _CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
@@ -29,7 +30,7 @@ _CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
 
 def to_tflite(
     model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool = False
-) -> bytes:
+) -> TFLiteFile:
     """Return `model` as a `.tflite` file with a static batch of 1. The model itself stays as it is.
 
     Args:
@@ -40,16 +41,16 @@ def to_tflite(
         sparse: Whether to store kernels sparse where that makes them smaller.
 
     Returns:
-        The file's bytes.
+        The file.
 
     Raises:
         ValueError: If a model with loops or branches is to be calibrated, or `sparse` makes nothing smaller.
         RuntimeError: If the converter refuses the model.
     """
-    content = name_outputs(_convert(model, quantize, samples, io_dtype, sparse), model)
+    file = name_outputs(TFLiteFile(_convert(model, quantize, samples, io_dtype, sparse)), model)
     if MODES[quantize].weight_bits:
-        content = quantize_weights(content, MODES[quantize].weight_bits)
-    return finish_sparse(content) if sparse else content
+        file = TFLiteFile(quantize_weights(file.content, MODES[quantize].weight_bits))
+    return finish_sparse(file) if sparse else file
 
 
 def _convert(model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool) -> bytes:

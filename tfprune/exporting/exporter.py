@@ -19,6 +19,7 @@ from tfprune.exporting.sparsity import check_zeros
 from tfprune.exporting.verify import verify
 from tfprune.exporting.zeros import zeros_kept
 from tfprune.quantization import is_quantize_aware, left_in_float
+from tfprune.tflite.unpacking import TFLiteFile
 
 _NUM_VERIFIED = 100  # enough to tell a broken file; the interpreter runs them one by one
 
@@ -100,28 +101,28 @@ def export(
     measured = None if aware else samples  # a quantize-aware model has its ranges; samples are for the check alone
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
-    content = to_tflite(model, quantize, measured, doors, options.sparse)
+    file = to_tflite(model, quantize, measured, doors, options.sparse)
     if options.metadata is not None:
-        content = add_metadata(content, options.metadata)
-    verified = _verify(content, model, samples, quantize, options)
-    write_atomically(target, content)
+        file = add_metadata(file, options.metadata)
+    verified = _verify(file, model, samples, quantize, options)
+    write_atomically(target, file.content)
     return ExportReport(
         path=str(target),
         quantize=quantize,
         io_dtype=doors,
-        file_bytes=len(content),
-        gzip_bytes=gzip_size(content),
-        operators=count_operators(content),
-        float_operators=float_operators(content, quantize, left_in_float(model) if aware else {}),
-        zero_fraction=zero_fraction(content),
-        zeros_kept=zeros_kept(model, content),
+        file_bytes=len(file.content),
+        gzip_bytes=gzip_size(file.content),
+        operators=count_operators(file),
+        float_operators=float_operators(file, quantize, left_in_float(model) if aware else {}),
+        zero_fraction=zero_fraction(file),
+        zeros_kept=zeros_kept(model, file),
         sparse=options.sparse,
         **verified,
     )
 
 
 def _verify(
-    content: bytes, model: keras.Model, samples: Samples | None, quantize: str | None, options: ExportOptions
+    file: TFLiteFile, model: keras.Model, samples: Samples | None, quantize: str | None, options: ExportOptions
 ) -> dict[str, Any]:
     """Return what the report says of the comparison with the model, or raise if the file computes something else."""
     mode = MODES[quantize]
@@ -129,7 +130,7 @@ def _verify(
     if tolerance is None:
         tolerance = max(mode.tolerance, HALF_PRECISION_TOLERANCE if uses_half_precision(model) else 0.0)
     checked = random_samples(model) if samples is None else spread(samples, _NUM_VERIFIED)
-    outputs = verify(content, model, checked, tolerance, mode.step)
+    outputs = verify(file, model, checked, tolerance, mode.step)
     num_checked = len(next(iter(checked.values())))
     verified_on = f"{num_checked} {'random inputs' if samples is None else 'calibration samples'}"
     return {"verified_on": verified_on, "tolerance": tolerance, "outputs": outputs}

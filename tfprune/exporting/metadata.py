@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.tflite.model import TensorDetails, TFLiteModel
-from tfprune.tflite.unpacking import pack, unpack
+from tfprune.tflite.unpacking import TFLiteFile, pack
 
 LABEL_FILE = "labels.txt"
 _METADATA_NAME = "TFLITE_METADATA"
@@ -74,29 +74,29 @@ class ImageMetadata:
             )
 
 
-def add_metadata(content: bytes, metadata: ImageMetadata) -> bytes:
+def add_metadata(file: TFLiteFile, metadata: ImageMetadata) -> TFLiteFile:
     """Return a file of an image classifier with labels and normalization for task libraries.
 
     Args:
-        content: The file's bytes.
+        file: The file.
         metadata: What to add.
 
     Returns:
-        The bytes of the file, followed by an archive with the labels.
+        The file, followed by an archive with the labels.
 
     Raises:
         ValueError: If it is not a file of an image classifier, or does not fit the metadata.
     """
-    loaded = TFLiteModel(content)
+    loaded = TFLiteModel(file)
     _check_fit(loaded, metadata)
-    file = unpack(content)
-    file.metadata = [*(file.metadata or []), schema.MetadataT(_METADATA_NAME.encode(), len(file.buffers))]
-    file.buffers.append(schema.BufferT(np.frombuffer(_to_flatbuffer(loaded, metadata), np.uint8)))
-    whole = io.BytesIO(pack(file))
+    changed = file.editable()
+    changed.metadata = [*(changed.metadata or []), schema.MetadataT(_METADATA_NAME.encode(), len(changed.buffers))]
+    changed.buffers.append(schema.BufferT(np.frombuffer(_to_flatbuffer(loaded, metadata), np.uint8)))
+    whole = io.BytesIO(pack(changed))
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         # without a date: the same file from the same model
         archive.writestr(zipfile.ZipInfo(LABEL_FILE), "\n".join(metadata.labels) + "\n")
-    return whole.getvalue()
+    return TFLiteFile(whole.getvalue())
 
 
 def _check_fit(loaded: TFLiteModel, metadata: ImageMetadata) -> None:

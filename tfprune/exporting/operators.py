@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfprune.exporting.stored_kernels import stored_kernels
-from tfprune.tflite.unpacking import operator_name, type_name, unpack
+from tfprune.tflite.unpacking import TFLiteFile, operator_name, type_name
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,16 @@ class OperatorCount:
     count: int
 
 
-def count_operators(content: bytes) -> tuple[OperatorCount, ...]:
+def count_operators(file: TFLiteFile) -> tuple[OperatorCount, ...]:
     """Return the operators of all graphs in a `.tflite` file, most frequent first.
 
     Args:
-        content: The file's bytes.
+        file: The file.
 
     Returns:
         One entry per operator and dtype.
     """
-    model = unpack(content)
+    model = file.model
     counts: Counter[tuple[str, str]] = Counter()
     for graph in model.subgraphs:
         for operator in graph.operators or []:
@@ -39,31 +39,31 @@ def count_operators(content: bytes) -> tuple[OperatorCount, ...]:
     return tuple(OperatorCount(name, dtype, count) for (name, dtype), count in ordered)
 
 
-def zero_fraction(content: bytes) -> float:
+def zero_fraction(file: TFLiteFile) -> float:
     """Return the fraction of exact zeros among the stored kernels (constants of two or more axes).
 
     Args:
-        content: The file's bytes.
+        file: The file.
 
     Returns:
         Between 0 and 1; 0 if the file has no kernels.
     """
-    kernels = list(stored_kernels(unpack(content)))
+    kernels = list(stored_kernels(file.model))
     entries = sum(kernel.size for kernel in kernels)
     zeros = entries - sum(int(np.count_nonzero(kernel)) for kernel in kernels)
     return zeros / entries if entries else 0.0
 
 
-def output_scales(content: bytes) -> dict[int, float]:
+def output_scales(file: TFLiteFile) -> dict[int, float]:
     """Return the steps behind the float outputs of an int8 file: the scale of what is dequantised there.
 
     Args:
-        content: The file's bytes.
+        file: The file.
 
     Returns:
         Scale by index of the output tensor; outputs that are not dequantised are left out.
     """
-    model = unpack(content)
+    model = file.model
     graph = model.subgraphs[0]
     scales = {}
     for operator in graph.operators or []:

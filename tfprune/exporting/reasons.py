@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tfprune.exporting.modes import MODES
-from tfprune.tflite.unpacking import operator_name, type_name, unpack
+from tfprune.tflite.unpacking import TFLiteFile, operator_name, type_name
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "DENSIFY")
 # Fewer weights than this are not worth it to the converter; the option has no public name.
@@ -32,12 +32,12 @@ class FloatOperator:
 
 
 def float_operators(
-    content: bytes, quantize: str | None, layers: Mapping[str, str] = MappingProxyType({})
+    file: TFLiteFile, quantize: str | None, layers: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[FloatOperator, ...]:
     """Return the operators left in float, without the conversions before and after them.
 
     Args:
-        content: The file's bytes.
+        file: The file.
         quantize: The mode.
         layers: Why layers were meant to stay in float, by their names.
 
@@ -47,16 +47,16 @@ def float_operators(
     """
     if not MODES[quantize].is_integer and quantize != "dynamic":
         return ()
-    file = unpack(content)
+    model = file.model
     found: Counter[tuple[str, str]] = Counter()
-    for graph in file.subgraphs:
+    for graph in model.subgraphs:
         makers = {int(index): each for each in graph.operators or [] for index in each.outputs}
         for operator in graph.operators or []:
-            reason = _reason(file, graph, operator, makers, quantize)
+            reason = _reason(model, graph, operator, makers, quantize)
             if reason:
                 named = {part for index in operator.outputs for part in _layer_names(graph.tensors[index])}
                 reason = next((f"{layer}: {why}" for layer, why in layers.items() if layer in named), reason)
-                found[operator_name(file, operator), reason] += 1
+                found[operator_name(model, operator), reason] += 1
     return tuple(FloatOperator(name, count, reason) for (name, reason), count in found.items())
 
 

@@ -5,33 +5,33 @@ import re
 import keras
 
 from tfprune.quantization import is_quantize_aware, output_layers
-from tfprune.tflite.unpacking import pack, unpack
+from tfprune.tflite.unpacking import TFLiteFile, pack
 
 
-def name_outputs(content: bytes, model: keras.Model) -> bytes:
+def name_outputs(file: TFLiteFile, model: keras.Model) -> TFLiteFile:
     """Return a file whose outputs have the Keras order, and the names of the layers that the user named.
 
     The converter calls the outputs of a list `output_0`, `output_1`, ... and sorts them as text, so that `output_10`
     comes before `output_2`. Names that Keras made up (`dense_7`) differ from one run to the next, and stay out.
 
     Args:
-        content: The bytes of a file that was just converted from `model`.
+        file: A file that was just converted from `model`.
         model: The model.
 
     Returns:
-        The bytes of the file.
+        The file with such outputs: the same one if it has them.
     """
-    file = unpack(content)
-    (signature,) = file.signatureDefs
+    changed = file.editable()
+    (signature,) = changed.signatureDefs
     doors = {each.name.decode(): each for each in signature.outputs}
     if not all(re.fullmatch(r"output_\d+", name) for name in doors):
-        return content  # named by the keys of a dict, which Keras sorts too
+        return file  # named by the keys of a dict, which Keras sorts too
     ordered = [doors[f"output_{number}"] for number in range(len(doors))]
     for door, name in zip(ordered, _names(model), strict=True):
         door.name = name.encode()
     signature.outputs = ordered
-    file.subgraphs[signature.subgraphIndex].outputs = [door.tensorIndex for door in ordered]
-    return pack(file)
+    changed.subgraphs[signature.subgraphIndex].outputs = [door.tensorIndex for door in ordered]
+    return TFLiteFile(pack(changed))
 
 
 def _names(model: keras.Model) -> list[str]:

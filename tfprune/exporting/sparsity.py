@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune.exporting.stored_kernels import dense
 from tfprune.parts.kernels import kernels
-from tfprune.tflite.unpacking import ITEM_BYTES, operator_name, pack, type_name, unpack
+from tfprune.tflite.unpacking import ITEM_BYTES, TFLiteFile, operator_name, pack, type_name
 
 # The converter leaves kernels with fewer zeros dense: the positions would take what the zeros leave.
 _FEWEST_ZEROS = 0.5
@@ -32,33 +32,33 @@ def check_zeros(model: keras.Model) -> None:
         )
 
 
-def finish_sparse(content: bytes) -> bytes:
+def finish_sparse(file: TFLiteFile) -> TFLiteFile:
     """Return a sparse file in which only kernels are sparse that LiteRT runs, and that are smaller for it.
 
     XNNPACK, the default on all CPUs, refuses an int8 Dense kernel that is stored sparse (LiteRT 2.3).
 
     Args:
-        content: The bytes of a file from the converter.
+        file: A file from the converter.
 
     Returns:
-        The bytes of the file.
+        The file.
 
     Raises:
         ValueError: If nothing is left that is smaller.
     """
-    file = unpack(content)
-    graph = file.subgraphs[0]
-    for unpacking in [each for each in graph.operators if operator_name(file, each) == "DENSIFY"]:
+    changed = file.editable()
+    graph = changed.subgraphs[0]
+    for unpacking in [each for each in graph.operators if operator_name(changed, each) == "DENSIFY"]:
         source = graph.tensors[unpacking.inputs[0]]
-        if _is_refused(file, graph, unpacking) or _saved_bytes(file, source) <= 0:
-            _make_dense(file, graph, unpacking)
+        if _is_refused(changed, graph, unpacking) or _saved_bytes(changed, source) <= 0:
+            _make_dense(changed, graph, unpacking)
     if not any(tensor.sparsity is not None for tensor in graph.tensors):
         raise ValueError(
             "sparse=True cannot help: no kernel of this file gets smaller by it. Int8 kernels of Dense layers are "
             "always stored dense, as LiteRT 2.3 refuses sparse ones, and small kernels have too little to save. "
             "Leave it out; zeros are small in a compressed download anyway (`gzip_bytes` of the report)."
         )
-    return pack(file)
+    return TFLiteFile(pack(changed))
 
 
 def _is_refused(file: Any, graph: Any, unpacking: Any) -> bool:

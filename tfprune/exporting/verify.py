@@ -8,6 +8,7 @@ import numpy as np
 from tfprune.exporting.inputs import Samples, keras_outputs
 from tfprune.exporting.operators import output_scales
 from tfprune.tflite.model import TFLiteModel
+from tfprune.tflite.unpacking import TFLiteFile
 
 
 class ExportMismatchError(RuntimeError):
@@ -102,12 +103,12 @@ def compare(
 
 
 def verify(
-    content: bytes, model: keras.Model, samples: Samples, tolerance: float, step: float = 0.0
+    file: TFLiteFile, model: keras.Model, samples: Samples, tolerance: float, step: float = 0.0
 ) -> tuple[OutputError, ...]:
     """Run the file and the Keras model on the same samples, and return the differences.
 
     Args:
-        content: The file's bytes.
+        file: The file.
         model: The Keras model, as the user gave it.
         samples: Arrays of shape `(samples, ...)` by input name.
         tolerance: Largest relative RMS error, as in `compare`.
@@ -120,13 +121,13 @@ def verify(
         ExportMismatchError: If an output is further from the model's than allowed, or not finite.
         RuntimeError: If the runtime cannot run the file.
     """
-    loaded = TFLiteModel(content)
+    loaded = TFLiteModel(file)
     expected = keras_outputs(model, samples)
     outputs = _run(loaded, samples)
     actual = outputs if isinstance(outputs, list) else [outputs]
     if len(actual) != len(expected):
         raise ExportMismatchError(f"The Keras model has {len(expected)} outputs, the file {len(actual)}.")
-    scales = output_scales(content)
+    scales = output_scales(file)
     errors = tuple(
         compare(ours, theirs, tolerance, step, door.scale or scales.get(door.index, 0.0), door.name)
         for ours, theirs, door in zip(expected, actual, loaded.outputs, strict=True)

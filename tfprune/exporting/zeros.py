@@ -6,23 +6,23 @@ import keras
 import numpy as np
 
 from tfprune.exporting.stored_kernels import stored_kernels
-from tfprune.tflite.unpacking import unpack
+from tfprune.tflite.unpacking import TFLiteFile
 
 
-def zeros_kept(model: keras.Model, content: bytes) -> float | None:
+def zeros_kept(model: keras.Model, file: TFLiteFile) -> float | None:
     """Return the share of the zero weights of a model that are zero in its file, weight by weight.
 
     Each kernel is compared with the stored one of its shape whose zeros are most like its own: a file keeps no names.
 
     Args:
         model: The Keras model.
-        content: The bytes of its file.
+        file: Its file.
 
     Returns:
         Between 0 and 1; None if the model has no zero weights, or the file none of the kernels that have some
         (recurrent layers are cut up).
     """
-    stored = [np.squeeze(kernel) == 0 for kernel in stored_kernels(unpack(content))]
+    stored = [np.squeeze(kernel) == 0 for kernel in stored_kernels(file.model)]
     zeros = kept = 0
     for kernel in _kernels(model):
         is_zero = kernel == 0

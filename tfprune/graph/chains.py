@@ -9,11 +9,12 @@ Chain = tuple[keras.layers.Layer, ...]
 """A layer at the end, behind the layers that it lies in, from the outside in; without the model itself."""
 
 
-def chains(layer: keras.layers.Layer) -> Iterator[Chain]:
+def chains(layer: keras.layers.Layer, outer: Chain = ()) -> Iterator[Chain]:
     """Find every layer inside a layer or model; the calls need not be readable.
 
     Args:
         layer: A layer or model, built or not.
+        outer: What to put before each chain.
 
     Yields:
         One chain for each way to a layer, so that a shared layer comes several times. Chains to what lies inside a
@@ -25,15 +26,9 @@ def chains(layer: keras.layers.Layer) -> Iterator[Chain]:
     >>> [[layer.name for layer in chain] for chain in chains(keras.Sequential([wrapper]))]
     [['outer'], ['outer', 'inner']]
     """
-    for chain in _inside(layer, (layer,)):
-        yield chain[1:]
-
-
-def _inside(layer: keras.layers.Layer, outer: Chain) -> Iterator[Chain]:
     for inner in children(layer):
-        if not any(inner is each for each in outer):  # a layer may refer to the one that holds it
-            yield (*outer, inner)
-            yield from _inside(inner, (*outer, inner))
+        yield (*outer, inner)
+        yield from chains(inner, (*outer, inner))
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

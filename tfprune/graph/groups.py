@@ -301,7 +301,7 @@ def _frozen_reasons(
     excluded = [
         (binding.channels, f"{binding.layer.name!r} is excluded")
         for binding in record.bindings.values()
-        if binding.role == "producer" and leave_alone.holds(binding.variable)
+        if binding.role != "consumer" and leave_alone.holds(binding.variable)
     ]
     reasons: dict[int, dict[str, None]] = {}
     for channels, reason in [*record.frozen, *excluded]:

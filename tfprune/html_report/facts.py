@@ -20,6 +20,7 @@ from tfprune.measure.file_costs import Costs
 from tfprune.measure.opening import open_entries
 from tfprune.parts.kernels import kernels
 from tfprune.schedules import Schedule
+from tfprune.tflite.unpacking import TFLiteFile
 from tfprune.training.masks import living_weights
 
 
@@ -155,14 +156,12 @@ def _reports(given: Any) -> list[ExportReport | Path]:
 def _export(given: ExportReport | Path) -> ExportFacts:
     if isinstance(given, ExportReport):
         return ExportFacts(printable(Path(given.path).name), given.operators, given.float_operators, given)
-    if not given.is_file():
-        raise FileNotFoundError(f"There is no file at {str(given)!r}. Check the path, or export the model first.")
-    content = given.read_bytes()
+    file = TFLiteFile.read(given)
     try:
-        operators = count_operators(content)
+        operators = count_operators(file)
     except ValueError as error:
         raise ValueError(f"{str(given)!r} is cut short, or no .tflite file: {error}. Export it again.") from error
-    return ExportFacts(printable(given.name), operators, float_operators(content, _mode(operators)), None)
+    return ExportFacts(printable(given.name), operators, float_operators(file, _mode(operators)), None)
 
 
 def _mode(operators: tuple[OperatorCount, ...]) -> str | None:

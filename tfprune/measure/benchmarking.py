@@ -12,6 +12,7 @@ from rich.table import Table
 from tfprune.common.files import gzip_size
 from tfprune.common.tables import Report, new_table
 from tfprune.tflite.model import TensorDetails, TFLiteModel
+from tfprune.tflite.unpacking import TFLiteFile
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def time_in_turns(
         One entry per file.
     """
     parts = np.array_split(np.arange(runs), min(runs, starts))
-    seconds = []
+    files, seconds = [TFLiteFile.read(path) for path in paths], []
     for part in parts:
-        models = [TFLiteModel(path, num_threads) for path in paths]
+        models = [TFLiteModel(file, num_threads) for file in files]
         for model in models:
             model.set_inputs({door.name: _typical(door) for door in model.inputs})
         for _ in range(warmup):

@@ -106,4 +106,4 @@ class FileEntry(Entry):
 
     def costs(self) -> Costs:
         """Count by the file's schema."""
-        return file_costs(self._loaded.content)
+        return file_costs(self._loaded.file)

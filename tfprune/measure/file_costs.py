@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tfprune.tflite.unpacking import schema_name, type_name, unpack
+from tfprune.tflite.unpacking import TFLiteFile, schema_name, type_name
 
 Shapes: TypeAlias = list[tuple[int, ...]]
 
@@ -27,7 +27,7 @@ class Costs(NamedTuple):
     macs: int | None
 
 
-def file_costs(content: bytes) -> Costs:
+def file_costs(file: TFLiteFile) -> Costs:
     """Count the weights of a `.tflite` file and the multiply-accumulate operations (MACs) of one run.
 
     A weight is a stored number that the network computes with: kernels, biases, tables, also single constants; not
@@ -35,7 +35,7 @@ def file_costs(content: bytes) -> Costs:
     MACs are those of convolutions, dense layers and matrix products, as in `profile`.
 
     Args:
-        content: The file's bytes.
+        file: The file.
 
     Returns:
         The counts. The MACs are None if the file has loops, branches, or operators of which they are not known.
@@ -46,10 +46,10 @@ def file_costs(content: bytes) -> Costs:
     >>> from tfprune.exporting import export
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.tflite"
     >>> _ = export(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)]), path)
-    >>> file_costs(path.read_bytes())
+    >>> file_costs(TFLiteFile.read(path))
     Costs(parameters=12, nonzeros=12, macs=12)
     """
-    model = unpack(content)
+    model = file.model
     weights = {tensor.buffer: _weights(model, tensor) for graph in model.subgraphs for tensor in graph.tensors}
     parameters = sum(count for count, _ in weights.values())
     nonzeros = sum(count for _, count in weights.values())

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfprune.data import Reader, inputs_of
 from tfprune.graph import check_built
+from tfprune.graph.chains import chains
 
 
 def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None:
@@ -73,7 +74,5 @@ def batch_normalizations(model: keras.Model) -> list[keras.layers.BatchNormaliza
     >>> [layer.name for layer in batch_normalizations(keras.Sequential([keras.layers.BatchNormalization(name="norm")]))]
     ['norm']
     """
-    # Private: the public `layers` leaves out those inside other layers.
-    # tests/shrinking/test_recalibration.py has such a model.
-    every = model._flatten_layers(include_self=False)
+    every = {id(chain[-1]): chain[-1] for chain in chains(model)}.values()  # a shared layer once
     return [layer for layer in every if isinstance(layer, keras.layers.BatchNormalization)]

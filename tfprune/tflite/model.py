@@ -3,12 +3,11 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tfprune.tflite.unpacking import unpack
+from tfprune.tflite.unpacking import TFLiteFile
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -72,7 +71,7 @@ class TFLiteModel:
     Keras model, if `tfprune.export` wrote the file.
 
     Args:
-        source: Path of the file, or its bytes.
+        source: Path of the file, its bytes, or what has been read of it.
         num_threads: Threads the interpreter may use.
 
     Raises:
@@ -88,22 +87,22 @@ class TFLiteModel:
     ValueError: Expected a .tflite file, whose bytes 4 to 8 are b'TFL3'. Received: 14 bytes with b'thin' there.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, num_threads: int = 1) -> None:
+    def __init__(self, source: str | os.PathLike[str] | bytes | TFLiteFile, num_threads: int = 1) -> None:
         if num_threads < 1:
             raise ValueError(f"num_threads must be 1 or more. Received: {num_threads}.")
-        self.content = source if isinstance(source, bytes) else _read(Path(source))
-        where = "" if isinstance(source, bytes) else f" {str(source)!r}"
-        if self.content[4:8] != b"TFL3":
+        self.file = _opened(source)
+        content, where = self.file.content, "" if self.file.path is None else f" {str(self.file.path)!r}"
+        if content[4:8] != b"TFL3":
             raise ValueError(
                 f"Expected a .tflite file, whose bytes 4 to 8 are b'TFL3'. "
-                f"Received:{where} {len(self.content)} bytes with {self.content[4:8]!r} there."
+                f"Received:{where} {len(content)} bytes with {content[4:8]!r} there."
             )
         try:
-            unpack(self.content)  # the interpreter trusts what it reads, and dies or hangs of some of it
-            self._interpreter = Interpreter(model_content=self.content, num_threads=num_threads)
+            _ = self.file.model  # the interpreter trusts what it reads, and dies or hangs of some of it
+            self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         except ValueError as error:
             raise ValueError(
-                f"The .tflite file{where} of {len(self.content)} bytes is cut short or damaged: {error}. "
+                f"The .tflite file{where} of {len(content)} bytes is cut short or damaged: {error}. "
                 "Copy or export it again."
             ) from error
         try:
@@ -114,6 +113,11 @@ class TFLiteModel:
                 "Upgrade the runtime, or export the file for an older one."
             ) from error
         self._inputs, self._outputs = _doors(self._interpreter)
+
+    @property
+    def content(self) -> bytes:
+        """The file's bytes."""
+        return self.file.content
 
     @property
     def inputs(self) -> list[TensorDetails]:
@@ -196,15 +200,10 @@ class TFLiteModel:
         return list(x)
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or export the model first.")
-    if path.suffix in (".keras", ".h5", ".hdf5"):
-        raise ValueError(
-            f"{str(path)!r} is a Keras model, and a .tflite file is needed. Export it first: "
-            f"tfprune.export(model, '{path.stem}.tflite')."
-        )
-    return path.read_bytes()
+def _opened(source: str | os.PathLike[str] | bytes | TFLiteFile) -> TFLiteFile:
+    if isinstance(source, TFLiteFile):
+        return source
+    return TFLiteFile(source) if isinstance(source, bytes) else TFLiteFile.read(source)
 
 
 def _doors(interpreter: Interpreter) -> tuple[list[TensorDetails], list[TensorDetails]]:

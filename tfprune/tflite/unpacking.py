@@ -1,6 +1,10 @@
 """A `.tflite` file as the objects of LiteRT's public schema, and back; what is damaged is found before it is run."""
 
+import copy
 import math
+import os
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -19,6 +23,59 @@ ITEM_BYTES = {
 
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPE_NAMES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+
+
+class TFLiteFile:
+    """The bytes of a `.tflite` file and, from when they are first asked for, the objects that they stand for.
+
+    What looks into a file takes this value and not bytes, so that a file is unpacked once however many look into it.
+
+    Args:
+        content: The file's bytes; they may be damaged.
+        path: Where they come from, for messages.
+
+    Example:
+
+    >>> TFLiteFile(b"....TFL3").model
+    Traceback (most recent call last):
+    ...
+    ValueError: something in the file points outside of it
+    """
+
+    def __init__(self, content: bytes, path: str | os.PathLike[str] | None = None) -> None:
+        self.content = content
+        self.path = path
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "TFLiteFile":
+        """Return the file at a path.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is a Keras model by its name.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or export the model first.")
+        if Path(path).suffix in (".keras", ".h5", ".hdf5"):
+            raise ValueError(
+                f"{str(path)!r} is a Keras model, and a .tflite file is needed. Export it first: "
+                f"tfprune.export(model, '{Path(path).stem}.tflite')."
+            )
+        return cls(Path(path).read_bytes(), path)
+
+    @cached_property
+    def model(self) -> Any:
+        """The file as a `ModelT`, to look at; see `unpack`.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        return unpack(self.content)
+
+    def editable(self) -> Any:
+        """Return a copy of `model` to change and `pack`, whose buffers are still views of this file."""
+        shared = {id(buffer.data): buffer.data for buffer in self.model.buffers}
+        return copy.deepcopy(self.model, shared)
 
 
 def unpack(content: bytes) -> Any:
