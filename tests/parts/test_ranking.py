@@ -187,7 +187,7 @@ def test_a_view_shows_what_was_asked_for_by_role():
         ("kernel", "producer", None),
         ("gamma", "affine", "scale"),
         ("beta", "affine", "shift"),
-        ("moving_mean", "statistics", None),
+        ("moving_mean", "statistics", "shift"),
         ("moving_variance", "statistics", None),
         ("kernel", "consumer", None),
     }
