@@ -159,6 +159,13 @@ class TestReduce:
         group = channel_groups(self.model()).free[0]
         with pytest.raises(ValueError, match=r"Wrong must return one score for each of the 2 channels.*\(3,\)"):
             Ranking().scores(group, Wrong())
+
+        class Scalars(ChannelCriterion):
+            def score(self, view):
+                return [(member, 1.0) for member in view.with_role("producer")]
+
+        with pytest.raises(ValueError, match=r"Scalars must .* of the 2 positions of 'kernel', .*producer.*\(\)"):
+            Ranking().scores(group, Scalars())
         with pytest.raises(ValueError, match=r"one score for each of the 2 channels on axis 1.*\(1, 2\)"):
             Ranking().scores(group, lambda weights, axis: weights)
 
