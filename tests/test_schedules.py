@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.schedules import Constant, Cosine, Polynomial
+from tfprune.schedules import Constant, Cosine, Exponential, Polynomial
 
 LEVELS = st.integers(0, 99).map(lambda percent: percent / 100)
 TIMES = st.integers(0, 3000)
@@ -63,9 +63,12 @@ def test_values_move_one_way_between_their_bounds(first, second, early, late):
     assert low - 1e-12 <= rising.value(early) <= rising.value(late) + 1e-12 <= high + 2e-12
     assert low - 1e-12 <= falling.value(late) <= falling.value(early) + 1e-12 <= high + 2e-12
     assert (rising.value(2000), falling.value(2000)) == (high, low)
+    growing = Exponential(high, initial=low, begin=100, end=2000)
+    assert low - 1e-12 <= growing.value(early) <= growing.value(late) + 1e-12 <= high + 2e-12
+    assert (growing.value(2000), growing.value(3000)) == (high, high)
 
 
-@pytest.mark.parametrize("schedule", [Cosine(0.3, unit="epochs"), Polynomial(0.3)])
+@pytest.mark.parametrize("schedule", [Cosine(0.3, unit="epochs"), Polynomial(0.3), Exponential(0.3)])
 def test_no_end_is_named_when_the_value_needs_it(schedule):
     with pytest.raises(ValueError, match=rf"{type(schedule).__name__} needs.*end=None.*with_end.*{schedule.unit}"):
         schedule.value(3)
@@ -85,6 +88,7 @@ def test_with_end_fills_only_a_gap():
         Constant(0.3, unit="epochs"),
         Cosine(0.3, 0.005, begin=2, end=np.int64(9)),
         Polynomial(np.float32(0.9), initial=0.1, power=2, frequency=np.int32(7)),
+        Exponential(0.9, initial=0.1, rate=2, unit="epochs"),
     ],
 )
 def test_config_restores_the_schedule_from_json(schedule):
@@ -95,8 +99,8 @@ def test_config_restores_the_schedule_from_json(schedule):
 def test_values_outside_zero_to_one_are_refused(wrong):
     for name, make in {
         "level": lambda: (Constant(wrong), Cosine(wrong)),
-        "final": lambda: Polynomial(wrong),
-        "initial": lambda: Polynomial(0.5, initial=wrong),
+        "final": lambda: (Polynomial(wrong), Exponential(wrong)),
+        "initial": lambda: (Polynomial(0.5, initial=wrong), Exponential(0.5, initial=wrong)),
     }.items():
         with pytest.raises(ValueError, match=rf"{name} must be a number in \[0, 1\)"):
             make()
@@ -119,7 +123,7 @@ def test_values_outside_zero_to_one_are_refused(wrong):
     ],
 )
 def test_wrong_times_are_refused(options, message):
-    for make in (Constant, Cosine, Polynomial):
+    for make in (Constant, Cosine, Polynomial, Exponential):
         with pytest.raises(ValueError, match=message):
             make(0.5, **options)
 
@@ -130,3 +134,26 @@ def test_polynomial_neither_falls_nor_jumps():
     for power in (0, -1, math.inf, math.nan, True):
         with pytest.raises(ValueError, match="power must be a number above 0"):
             Polynomial(0.5, power=power)
+
+
+def test_exponential_goes_through_the_points_of_the_paper():
+    """a exp(-k t) + b through (0, 0.1), three quarters of the way at an eighth of the time, and (the end, 0.5)."""
+    schedule = Exponential(0.5, initial=0.1, begin=20, end=820)
+    assert [schedule.value(t) for t in (0, 20, 120, 820, 900)] == pytest.approx([0.1, 0.1, 0.4, 0.5, 0.5], abs=1e-5)
+
+
+def test_what_is_left_shrinks_by_the_same_factor():
+    schedule = Exponential(0.8, end=100, rate=2.0)
+    values = np.array([schedule.value(t) for t in range(101)])
+    steps = np.diff(values)
+    np.testing.assert_allclose(steps[1:] / steps[:-1], math.exp(-2 / 100), rtol=1e-9)
+    assert Exponential(0.8, end=100, rate=1e-9).value(25) == pytest.approx(0.2)  # a straight line
+
+
+def test_exponential_is_due_at_its_end_and_neither_falls_nor_stands():
+    assert [t for t in range(50) if Exponential(0.5, end=35, frequency=10).due(t)] == [0, 10, 20, 30, 35]
+    with pytest.raises(ValueError, match=r"initial must not be above final.*initial=0.6, final=0.5"):
+        Exponential(0.5, initial=0.6)
+    for rate in (0, -1, math.inf, math.nan, True, "1"):
+        with pytest.raises(ValueError, match="rate must be a number above 0"):
+            Exponential(0.5, rate=rate)

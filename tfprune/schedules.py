@@ -220,7 +220,7 @@ class Exponential(Schedule):
     def value(self, t: int) -> float:
         """Return the value at time t; a ValueError if `end` is None."""
         done = math.expm1(-self.rate * self._progress(t)) / math.expm1(-self.rate)
-        return float(self.initial + (self.final - self.initial) * done)
+        return float(self.final + (self.initial - self.final) * (1 - done))
 
     def due(self, t: int) -> bool:
         """Return whether an update is due at time t, as it is at `end` too."""

@@ -107,16 +107,16 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("granularity", "gone"),
         [
-            # By norm 0 and 1 go; of 3, 10, 11, 12, 30, 31 those in the middle: 11 and 12, at 49 each, then 10 at 51.
+            # By norm 0 and 1 go; of 3, 10, 11, 12, 30, 31, 32 those in the middle: 12 at a sum of 69, then 11 at 70.
             (Channel(), [0, 1, 4, 5]),
-            (Channel(min_channels=5), [0, 1, 5]),  # of equal distances the later goes
-            (Channel(round_to=6), [0, 1]),
-            (Channel(min_channels=7), [0]),  # not even the first stage is left whole
-            (Channel(min_channels=8), []),
+            (Channel(min_channels=6), [0, 1, 5]),
+            (Channel(round_to=7), [0, 1]),
+            (Channel(min_channels=8), [0]),  # not even the first stage is left whole
+            (Channel(min_channels=9), []),
         ],
     )
     def test_rounding_takes_from_the_last_stage_first(self, granularity, gone):
-        (group,) = groups_of((1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 30.0, 31.0))
+        (group,) = groups_of((1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 30.0, 31.0, 32.0))
         shares = [(l2_norm, 0.25), (geometric_median_distance, 0.25)]
         (kept,) = Ranking().choose([group], shares, granularity)
         assert np.flatnonzero(~kept).tolist() == gone
@@ -159,6 +159,13 @@ class TestReduce:
         group = channel_groups(self.model()).free[0]
         with pytest.raises(ValueError, match=r"Wrong must return one score for each of the 2 channels.*\(3,\)"):
             Ranking().scores(group, Wrong())
+
+        class Scalars(ChannelCriterion):
+            def score(self, view):
+                return [(member, 1.0) for member in view.with_role("producer")]
+
+        with pytest.raises(ValueError, match=r"Scalars must .* of the 2 positions of 'kernel', .*producer.*\(\)"):
+            Ranking().scores(group, Scalars())
         with pytest.raises(ValueError, match=r"one score for each of the 2 channels on axis 1.*\(1, 2\)"):
             Ranking().scores(group, lambda weights, axis: weights)
 
@@ -187,7 +194,7 @@ def test_a_view_shows_what_was_asked_for_by_role():
         ("kernel", "producer", None),
         ("gamma", "affine", "scale"),
         ("beta", "affine", "shift"),
-        ("moving_mean", "statistics", None),
+        ("moving_mean", "statistics", "shift"),
         ("moving_variance", "statistics", None),
         ("kernel", "consumer", None),
     }

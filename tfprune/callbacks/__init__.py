@@ -1,55 +1,13 @@
 """Callbacks for `model.fit`."""
 
-from tfprune.callbacks.filters import (
-    FPGM,
-    FilterPruning,
-    SoftFilterPruning,
-    Stage,
-)
-from tfprune.callbacks.monitors import (
-    FreezeBatchNormalization,
-    LayerwiseDensity,
-    MaskImages,
-)
-from tfprune.callbacks.penalties import (
-    GammaRegularization,
-    GroupLasso,
-    GroupNormRegularization,
-    GrowingRegularization,
-    MorphNet,
-    NetworkSlimming,
-    SparseStructureSelection,
-    SparsityRegularization,
-)
-from tfprune.callbacks.weights import (
-    SET,
-    GraNet,
-    MagnitudePruning,
-    RigL,
-    SparseTraining,
-    StaticSparsity,
-)
+from tfprune.callbacks import filters, monitors, penalties, weights
+from tfprune.callbacks.filters import *  # noqa: F403
+from tfprune.callbacks.monitors import *  # noqa: F403
+from tfprune.callbacks.penalties import *  # noqa: F403
+from tfprune.callbacks.weights import *  # noqa: F403
 
-__all__ = [
-    "FPGM",
-    "SET",
-    "FilterPruning",
-    "FreezeBatchNormalization",
-    "GammaRegularization",
-    "GraNet",
-    "GroupLasso",
-    "GroupNormRegularization",
-    "GrowingRegularization",
-    "LayerwiseDensity",
-    "MagnitudePruning",
-    "MaskImages",
-    "MorphNet",
-    "NetworkSlimming",
-    "RigL",
-    "SoftFilterPruning",
-    "SparseStructureSelection",
-    "SparseTraining",
-    "SparsityRegularization",
-    "Stage",
-    "StaticSparsity",
-]
+__all__ = []
+__all__ += filters.__all__
+__all__ += monitors.__all__
+__all__ += penalties.__all__
+__all__ += weights.__all__

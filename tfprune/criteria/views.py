@@ -72,7 +72,7 @@ class MemberView(WeightView):
     @property
     def multiplies(self) -> bool:
         """Whether its weights multiply what the channels carry: kernels, gammas and depthwise kernels do."""
-        return self.role in ("producer", "consumer") or self.effect == "scale"
+        return self.role in ("producer", "consumer") or (self.role, self.effect) == ("affine", "scale")
 
     @property
     def rows(self) -> np.ndarray:

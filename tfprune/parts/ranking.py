@@ -133,17 +133,19 @@ class Ranking:
         """
         granularity, pools = granularity or Channel(), self.pools(groups)
         keep = [np.ones(group.size, bool) for group in groups]
+        earlier: list[list[tuple[AnyChannelCriterion, int]]] = [[] for _ in groups]
         for number, (criterion, sparsity) in enumerate(shares, 1):
             scores = [self.scores(group, criterion, kept) for group, kept in zip(groups, keep, strict=True)]
             counts = self.counts(scores, pools, sparsity, keep)
             for index, (group, count) in enumerate(zip(groups, counts, strict=True)):
                 if number == len(shares):
-                    gone = int((~keep[index]).sum())
+                    gone = sum(each for _, each in earlier[index])
                     allowed = granularity.allow(group.size, gone + count)
                     if allowed < gone:  # rounding takes back more than this share would drop
-                        keep[index] = self._at_most(allowed, group, shares[:-1])
+                        keep[index] = self._at_most(allowed, group, earlier[index])
                     count = max(allowed - gone, 0)
                 keep[index] = drop_lowest(scores[index], count, keep[index])
+                earlier[index].append((criterion, count))
         return keep
 
     def counts(
@@ -174,17 +176,19 @@ class Ranking:
                 counts[index] = int(part.sum())
         return counts
 
-    def _at_most(self, count: int, group: ChannelGroup, shares: Sequence[Share]) -> np.ndarray:
-        """Which channels of one group stay when its shares may be only so many together."""
+    def _at_most(
+        self, allowed: int, group: ChannelGroup, drops: Sequence[tuple[AnyChannelCriterion, int]]
+    ) -> np.ndarray:
+        """Which channels of one group stay when only so many may go, by as many criteria as it takes."""
         keep = np.ones(group.size, bool)
-        for criterion, sparsity in shares:
-            scores = self.scores(group, criterion, keep)
-            (wanted,) = self.counts([scores], [[0]], sparsity, [keep])
-            keep = drop_lowest(scores, min(wanted, count - int((~keep).sum())), keep)
+        for criterion, count in drops:
+            keep = drop_lowest(self.scores(group, criterion, keep), min(count, allowed), keep)
+            allowed -= min(count, allowed)
         return keep
 
     def _reduced(self, found: ChannelScores, view: ChannelView, criterion: ChannelCriterion) -> np.ndarray:
-        if isinstance(found, np.ndarray):
+        if not isinstance(found, Sequence):
+            found = np.asarray(found, np.float64)
             if found.shape != (view.size,):
                 raise ValueError(
                     f"{type(criterion).__name__} must return one score for each of the {view.size} channels of "
@@ -195,10 +199,16 @@ class Ranking:
                     f"{type(criterion).__name__} gives one score per channel, so there is nothing to reduce by "
                     f"{self.reduce!r}. Leave `reduce` out."
                 )
-            return found.astype(np.float64)
+            return found
         join, start = _REDUCTIONS[self.reduce]
         total, times = np.full(view.size, start), np.zeros(view.size)
         for member, numbers in found:
+            if np.shape(numbers) != member.channels.shape:
+                raise ValueError(
+                    f"{type(criterion).__name__} must return one score for each of the {len(member.channels)} "
+                    f"positions of {member.name!r}, which is a {member.role} in {view.name!r}. It returned the shape "
+                    f"{np.shape(numbers)}."
+                )
             join.at(total, member.channels, numbers)
             np.add.at(times, member.channels, 1.0)
         total = np.where(times > 0, total, np.inf)

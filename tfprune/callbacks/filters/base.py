@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune.callbacks.filters.stages import AnyShare, Plan, Stage, as_stages
+from tfprune.callbacks.filters.stages import Plan, Stage, as_stages
 from tfprune.common.checks import check_choice
 from tfprune.criteria import AnyChannelCriterion
 from tfprune.granularity import Channel, check_granularity
@@ -16,6 +16,7 @@ from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.graph.trace import MODEL_OUTPUT
 from tfprune.parts.channels import channel_masks, zero_channels
 from tfprune.parts.ranking import AnyRanking, Share, as_ranking
+from tfprune.schedules import ScheduleLike
 from tfprune.training.masks import HeldMasks, Masks, apply_masks
 
 Scope = Literal["group", "layer"]
@@ -72,7 +73,7 @@ class FilterPruning(keras.callbacks.Callback):
 
     def __init__(
         self,
-        sparsity: AnyShare | Sequence[Stage],
+        sparsity: ScheduleLike | Sequence[Stage],
         criterion: AnyChannelCriterion | None = None,
         *,
         ranking: AnyRanking = "local",

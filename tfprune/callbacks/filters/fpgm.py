@@ -1,10 +1,11 @@
 """Filter pruning via geometric median (FPGM)."""
 
 from tfprune.callbacks.filters.base import FilterPruning, Mode, Scope
-from tfprune.callbacks.filters.stages import AnyShare, Stage, as_schedule
+from tfprune.callbacks.filters.stages import Stage, in_epochs
 from tfprune.criteria import geometric_median_distance, l2_norm
 from tfprune.granularity import Channel
 from tfprune.graph.exclude import Exclude
+from tfprune.schedules import ScheduleLike
 
 
 class FPGM(FilterPruning):
@@ -52,9 +53,9 @@ class FPGM(FilterPruning):
 
     def __init__(
         self,
-        ratio: AnyShare,
+        ratio: ScheduleLike,
         *,
-        norm_ratio: AnyShare = 0.0,
+        norm_ratio: ScheduleLike = 0.0,
         mode: Mode = "hard",
         frequency: int = 1,
         scope: Scope = "group",
@@ -62,7 +63,7 @@ class FPGM(FilterPruning):
         exclude: Exclude = None,
     ) -> None:
         stages = [
-            Stage(l2_norm, as_schedule("norm_ratio", norm_ratio, frequency)),
-            Stage(geometric_median_distance, as_schedule("ratio", ratio, frequency)),
+            Stage(l2_norm, in_epochs("norm_ratio", norm_ratio, frequency)),
+            Stage(geometric_median_distance, in_epochs("ratio", ratio, frequency)),
         ]
         super().__init__(stages, mode=mode, scope=scope, granularity=granularity, exclude=exclude)

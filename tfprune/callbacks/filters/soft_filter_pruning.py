@@ -1,10 +1,11 @@
 """Soft filter pruning (SFP)."""
 
 from tfprune.callbacks.filters.base import FilterPruning, Scope
-from tfprune.callbacks.filters.stages import AnyShare, as_schedule
+from tfprune.callbacks.filters.stages import in_epochs
 from tfprune.criteria import l2_norm
 from tfprune.granularity import Channel
 from tfprune.graph.exclude import Exclude
+from tfprune.schedules import ScheduleLike
 
 
 class SoftFilterPruning(FilterPruning):
@@ -50,12 +51,12 @@ class SoftFilterPruning(FilterPruning):
 
     def __init__(
         self,
-        ratio: AnyShare,
+        ratio: ScheduleLike,
         *,
         frequency: int = 1,
         scope: Scope = "group",
         granularity: Channel | None = None,
         exclude: Exclude = None,
     ) -> None:
-        schedule = as_schedule("ratio", ratio, frequency)
+        schedule = in_epochs("ratio", ratio, frequency)
         super().__init__(schedule, l2_norm, mode="soft", scope=scope, granularity=granularity, exclude=exclude)

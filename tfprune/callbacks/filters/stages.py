@@ -1,16 +1,13 @@
 """Which share of the filters goes at which epoch, and by which criterion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 from tfprune.common.checks import check_fraction
 from tfprune.criteria import AnyChannelCriterion, as_channel_criterion, l2_norm
 from tfprune.parts.ranking import Share
-from tfprune.schedules import Constant, Schedule
-
-AnyShare: TypeAlias = float | Schedule | Callable[[int], float]
-"""A fraction that holds all the time, a schedule in epochs, or a function of the epochs that are done."""
+from tfprune.schedules import Constant, Function, Schedule, ScheduleLike, as_schedule
 
 
 @dataclass(frozen=True)
@@ -31,34 +28,19 @@ class Stage:
     """
 
     criterion: AnyChannelCriterion
-    sparsity: AnyShare
+    sparsity: ScheduleLike
 
     @property
     def schedule(self) -> Schedule:
         """The sparsity as a schedule in epochs."""
-        return as_schedule("sparsity", self.sparsity)
+        return in_epochs("sparsity", self.sparsity)
 
 
-@dataclass(frozen=True)
-class FunctionOfEpochs(Schedule):
-    """A schedule made of a function, with an update after every `frequency` epochs.
-
-    Attributes:
-        function: From the number of epochs that are done to the value, in [0, 1).
-    """
-
-    function: Callable[[int], float]
-
-    def value(self, t: int) -> float:
-        """Return what the function says."""
-        return self.function(t)
-
-
-def as_schedule(name: str, sparsity: AnyShare, frequency: int = 1) -> Schedule:
+def in_epochs(argument: str, sparsity: ScheduleLike, frequency: int = 1) -> Schedule:
     """Return a schedule in epochs, made of a number or a function if need be.
 
     Args:
-        name: What the argument is called, for messages.
+        argument: What the user's argument is called, for messages.
         sparsity: A number, a schedule or a function.
         frequency: With a number or a function: an update after every so many epochs.
 
@@ -68,23 +50,24 @@ def as_schedule(name: str, sparsity: AnyShare, frequency: int = 1) -> Schedule:
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
         raise ValueError(f"frequency is a whole number of epochs, at least 1. Received: {frequency!r}.")
     if not isinstance(sparsity, Schedule):
-        if callable(sparsity):
-            return FunctionOfEpochs(sparsity, frequency=frequency, unit="epochs")
-        return Constant(check_fraction(name, sparsity), frequency=frequency, unit="epochs")
+        if not callable(sparsity):
+            check_fraction(argument, sparsity)
+        times: dict[str, Any] = {"frequency": frequency, "unit": "epochs"}
+        return as_schedule(argument, sparsity, lambda level: Constant(level, **times), **times)
     if frequency != 1:
         raise ValueError(
-            f"{name} is a schedule, which says itself how often filters are pruned. Leave frequency={frequency} out, "
-            f"and give it to the schedule: {type(sparsity).__name__}(..., frequency={frequency})."
+            f"{argument} is a schedule, which says itself how often filters are pruned. Leave frequency={frequency} "
+            f"out, and give it to the schedule: {type(sparsity).__name__}(..., frequency={frequency})."
         )
     if sparsity.unit != "epochs":
         raise ValueError(
-            f"Filters are pruned between epochs, so {name} must count epochs: "
+            f"Filters are pruned between epochs, so {argument} must count epochs: "
             f'{type(sparsity).__name__}(..., unit="epochs", frequency=1). Received: unit="steps".'
         )
     return sparsity
 
 
-def as_stages(sparsity: AnyShare | Sequence[Stage], criterion: AnyChannelCriterion | None) -> tuple[Stage, ...]:
+def as_stages(sparsity: ScheduleLike | Sequence[Stage], criterion: AnyChannelCriterion | None) -> tuple[Stage, ...]:
     """Return the stages of a callback.
 
     Args:
@@ -174,9 +157,9 @@ class Plan:
 
 
 def _ending(schedule: Schedule, epochs: int | None, end: float) -> Schedule:
-    if schedule.end is not None or epochs is None or isinstance(schedule, Constant | FunctionOfEpochs):
+    if schedule.end is not None or epochs is None or isinstance(schedule, Constant):
         return schedule
-    last = round(epochs * end)
+    last = epochs if isinstance(schedule, Function) else round(epochs * end)
     if last <= schedule.begin:
         raise ValueError(
             f"{schedule} begins after {schedule.begin} epochs, but training has {epochs}, and without an `end` it ends "
