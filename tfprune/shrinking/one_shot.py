@@ -17,8 +17,9 @@ from tfprune.graph.exclude import Exclude
 from tfprune.parts.ranking import AnyRanking, Ranking, as_ranking
 from tfprune.shrinking.budget import Budget, fill, load
 from tfprune.shrinking.order import ChannelOrder
+from tfprune.shrinking.ratios import Ratios, resolve_ratios
 from tfprune.shrinking.removal import shrink
-from tfprune.shrinking.widths import Ratios, Widths, named, resolve_ratios
+from tfprune.shrinking.widths import Widths, named
 
 
 def prune_channels(

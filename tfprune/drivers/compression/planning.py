@@ -140,18 +140,21 @@ def _at_most(num_bytes: float) -> int:
 def _search(model: keras.Model, macs: int, name: str, limit: float, measure: Callable[[keras.Model], float]) -> int:
     """The most operations, up to `macs`, with which a measurement is within its limit: few of them, as each is slow."""
     dense, narrowest = profile(model).macs, profile(prune_channels(model, _NARROWEST)).macs
-    reached: dict[int, tuple[int, float]] = {}
+    reached: dict[int, int] = {}
+    values: dict[int, float] = {}
 
     def load_of(more: int) -> float:
         count = narrowest + more
         small = model if count == dense else prune_channels(model, target=Budget(macs=max(1.0, count)))
-        reached[more] = profile(small).macs, measure(small)
-        return reached[more][1] / limit
+        reached[more] = count = profile(small).macs
+        if count not in values:  # widths are whole numbers: near numbers of operations may be the same network
+            values[count] = measure(small)
+        return values[count] / limit
 
     found = search(load_of, macs - narrowest, close=_CLOSE, tries=_MEASUREMENTS)
     if found is None:
         raise ValueError(
             f"A budget of {name}={limit:.6g} cannot be met: with one channel left in every group it is "
-            f"{reached[0][1]:.6g}. Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
+            f"{values[reached[0]]:.6g}. Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
         )
-    return reached[found][0]
+    return reached[found]
