@@ -90,7 +90,7 @@ def export(
     """
     options = options or ExportOptions()
     aware = isinstance(model, keras.Model) and is_quantize_aware(model)
-    doors = check_arguments(quantize, calibration, io_dtype, options, aware)
+    io_dtype = check_arguments(quantize, calibration, io_dtype, options, aware)
     model = check_model(model)
     target = check_writable(path, ".tflite", overwrite)
     check_size(model, quantize)
@@ -100,7 +100,7 @@ def export(
     measured = None if aware else samples  # a quantize-aware model has its ranges; samples are for the check alone
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
-    content = to_tflite(model, quantize, measured, doors, options.sparse)
+    content = to_tflite(model, quantize, measured, io_dtype, options.sparse)
     if options.metadata is not None:
         content = add_metadata(content, options.metadata)
     verified = _verify(content, model, samples, quantize, options)
@@ -108,7 +108,7 @@ def export(
     return ExportReport(
         path=str(target),
         quantize=quantize,
-        io_dtype=doors,
+        io_dtype=io_dtype,
         file_bytes=len(content),
         gzip_bytes=gzip_size(content),
         operators=count_operators(content),
