@@ -14,8 +14,8 @@ from tfprune.tflite.unpacking import TFLiteFile, type_name
 
 
 @dataclass(frozen=True)
-class Door:
-    """An input or output of a file, as it is stored."""
+class SignatureTensor:
+    """A signature input or output of a file, as it is stored."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,8 +32,8 @@ class FileProfile(Report):
     parameters: int
     nonzeros: int
     macs: int | None
-    inputs: tuple[Door, ...]
-    outputs: tuple[Door, ...]
+    inputs: tuple[SignatureTensor, ...]
+    outputs: tuple[SignatureTensor, ...]
     operators: tuple[OperatorCount, ...]
 
     def to_table(self) -> Table:
@@ -45,9 +45,9 @@ class FileProfile(Report):
         table.add_row("nonzeros", f"{self.nonzeros:,}")
         table.add_row("MACs", "?" if self.macs is None else f"{self.macs:,}")
         table.add_section()
-        for what, doors in (("input", self.inputs), ("output", self.outputs)):
-            for door in doors:
-                table.add_row(f"{what} {door.name}", f"{' x '.join(map(str, door.shape))} {door.dtype}")
+        for what, tensors in (("input", self.inputs), ("output", self.outputs)):
+            for tensor in tensors:
+                table.add_row(f"{what} {tensor.name}", f"{' x '.join(map(str, tensor.shape))} {tensor.dtype}")
         table.add_section()
         for operator in self.operators:
             table.add_row(f"{operator.name} {operator.dtype}", str(operator.count))
@@ -74,23 +74,23 @@ def profile_file(path: Path) -> FileProfile:
             len(file.content),
             gzip_size(file.content),
             *file_costs(file),
-            inputs=_doors(model, "inputs"),
-            outputs=_doors(model, "outputs"),
+            inputs=_signature_tensors(model, "inputs"),
+            outputs=_signature_tensors(model, "outputs"),
             operators=count_operators(file),
         )
     except (ValueError, TypeError, LookupError) as error:  # what is there, but not where it belongs
         raise ValueError(f"'{path}' is cut short or damaged: {error}. Copy or export it again.") from error
 
 
-def _doors(model: Any, side: str) -> tuple[Door, ...]:
+def _signature_tensors(model: Any, side: str) -> tuple[SignatureTensor, ...]:
     graph, signatures = model.subgraphs[0], model.signatureDefs or []
     # The names that a program uses are the signature's; the graph has its own.
     maps = (getattr(signatures[0], side) or []) if len(signatures) == 1 else []
     names = {each.tensorIndex: each.name for each in maps}
-    doors = []
+    found = []
     for index in getattr(graph, side) if getattr(graph, side) is not None else []:
         tensor = graph.tensors[index]
         name = names.get(index, tensor.name) or b"?"
         shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
-        doors.append(Door(name.decode(errors="replace"), shape, type_name(tensor)))
-    return tuple(doors)
+        found.append(SignatureTensor(name.decode(errors="replace"), shape, type_name(tensor)))
+    return tuple(found)

@@ -10,7 +10,7 @@ from typing import NoReturn
 from tfprune_cli.paths import data_path, history_path, keras_path, model_path, tflite_path
 
 MODES = ("none", "float16", "dynamic", "int8", "int16x8", "int8_weights", "int4_weights")
-_DOORS = ("float32", "int8", "uint8", "int16")
+_IO_DTYPES = ("float32", "int8", "uint8", "int16")
 _MODEL = "a .keras or .h5 model"
 _DATA = "a .npz with an array x, or one for each input by its name"
 
@@ -180,7 +180,7 @@ and write the file only if they agree; else exit with 1.
         type=data_path,
         help=f"some hundred real inputs, scaled as in training; int8 and int16x8 need them: {_DATA}",
     )
-    parser.add_argument("--io", choices=_DOORS, help="type of the file's inputs and outputs (default: the mode's)")
+    parser.add_argument("--io", choices=_IO_DTYPES, help="type of the file's inputs and outputs (default: the mode's)")
     parser.add_argument("--sparse", action="store_true", help="store kernels with many zeros in less room")
     parser.add_argument("--tolerance", metavar="T", type=_positive, help="largest relative error that passes")
     parser.add_argument("--max-samples", metavar="N", type=_count, default=500, help="calibrate on at most so many")

@@ -10,8 +10,8 @@ from tfprune.tflite.model import TFLiteModel
 
 def test_batch_is_static_and_names_and_order_are_kept(two_inputs):
     loaded = TFLiteModel(to_tflite(two_inputs, None, None, "float32"))
-    assert {door.name: door.shape for door in loaded.inputs} == {"extra": (1, 3), "z_image": (1, 4, 4, 1)}
-    assert [(door.name, door.shape) for door in loaded.outputs] == [("narrow", (1, 2)), ("wide", (1, 5))]
+    assert {details.name: details.shape for details in loaded.inputs} == {"extra": (1, 3), "z_image": (1, 4, 4, 1)}
+    assert [(details.name, details.shape) for details in loaded.outputs] == [("narrow", (1, 2)), ("wide", (1, 5))]
     graph = schema.ModelT.InitFromPackedBuf(loaded.content).subgraphs[0]
     assert all(tensor.shapeSignature is None or -1 not in tensor.shapeSignature for tensor in graph.tensors)
 
@@ -22,7 +22,7 @@ def test_batch_is_static_and_names_and_order_are_kept(two_inputs):
 def test_names_that_a_signature_cannot_hold_are_changed(name, in_file):
     inputs = keras.Input((2,), name=name)
     loaded = TFLiteModel(to_tflite(keras.Model(inputs, keras.layers.Dense(1)(inputs)), None, None, "float32"))
-    assert [door.name for door in loaded.inputs] == [in_file]
+    assert [details.name for details in loaded.inputs] == [in_file]
 
 
 def test_names_that_become_equal_are_refused():

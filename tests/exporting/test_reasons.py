@@ -23,7 +23,7 @@ def test_operators_without_an_integer_form_are_named(tmp_path):
     assert report.to_dict()["float_operators"] == (saved,)
 
 
-def test_int16_has_fewer_forms_and_doors_are_no_reason(tmp_path):
+def test_int16_has_fewer_forms_and_io_dtypes_are_no_reason(tmp_path):
     found, report = reasons(tmp_path, "int16x8", keras.layers.Activation("hard_swish"))
     assert found == {"HARD_SWISH": "TensorFlow's converter has no int16 form of it"}
     assert {"QUANTIZE", "DEQUANTIZE"} <= {operator.name for operator in report.operators}

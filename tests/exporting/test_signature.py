@@ -36,7 +36,7 @@ def test_outputs_have_the_names_of_the_layers_in_the_models_order(tmp_path, mode
     report = export(model, tmp_path / "model.tflite", quantize=quantize, calibration=x)
     assert [error.name for error in report.outputs] == names
     loaded = TFLiteModel(tmp_path / "model.tflite")
-    assert [door.name for door in loaded.outputs] == names
+    assert [details.name for details in loaded.outputs] == names
     outputs = loaded.predict(x)
     expected = keras.tree.flatten(model(x))
     for ours, theirs in zip(outputs if len(names) > 1 else [outputs], expected, strict=True):

@@ -100,6 +100,12 @@ def test_batch_normalization(settings):
     assert sizes == {"conv": 4}
 
 
+@pytest.mark.skipif("renorm" not in layers.BatchNormalization().get_config(), reason="this Keras has none")
+def test_batch_renormalization():
+    small, _ = assert_shrinks_exactly(_model(layers.BatchNormalization(renorm=True, name="norm"), layers.ReLU()))
+    assert small.get_layer("norm").renorm_mean.shape == (small.get_layer("conv").filters,)
+
+
 def test_synchronized_batch_normalization():
     small, _ = assert_shrinks_exactly(_model(layers.BatchNormalization(synchronized=True, name="norm")))
     assert small.get_layer("norm").get_config()["synchronized"] is True

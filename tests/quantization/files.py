@@ -16,7 +16,7 @@ CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 def to_file(model):
-    """The `.tflite` file of a model that `lowered` returned; its doors are float."""
+    """The `.tflite` file of a model that `lowered` returned; its inputs and outputs are float."""
     specs = [tf.TensorSpec((1, *t.shape[1:]), t.dtype, f"in_{i}") for i, t in enumerate(model.inputs)]
 
     def forward(*tensors):

@@ -397,3 +397,19 @@ def test_a_rescaling_that_is_left_is_saved(tmp_path):
 def test_a_model_without_factors_is_copied():
     model = randomize(residual())
     assert same(outputs(model, images(2)[0]), outputs(fold_scaling_factors(model), images(2)[0]))
+
+
+def test_a_negative_factor_passes_averages_but_no_maximum():
+    x = samples(in_front(L.Conv2D(3, 3)))
+    for pooling, left in ((L.AveragePooling2D(2), []), (L.MaxPooling2D(2), ["Rescaling"])):
+        model = in_front(L.Conv2D(3, 3), pooling)
+        model.get_layer("factor").factor.assign([-1.0, 0.5, 2.0])
+        small = assert_same_and_plain(model, x)
+        expected = ["Conv2D", type(pooling).__name__, *left, "GlobalAveragePooling2D", "Dense"]
+        assert kinds(small) == expected
+
+
+def test_a_scale_without_shift_takes_the_factor():
+    model = in_front(L.Dense(4), L.RMSNormalization(), shape=(5,))
+    model.get_layer("factor").factor.assign([0.5, 2.0, -1.0, 3.0])
+    assert "Rescaling" not in kinds(assert_same_and_plain(model, samples(model)))

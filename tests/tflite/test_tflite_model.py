@@ -35,7 +35,7 @@ def integer_file(request, model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_doors(tmp_path_factory):
+def two_inputs(tmp_path_factory):
     """Inputs named against the alphabet, and eleven outputs: y_i = left + 10 * right + i."""
     left, right = keras.Input((1,), name="b_left"), keras.Input((1,), name="a_right")
     outputs = [left + 10.0 * right + float(i) for i in range(11)]
@@ -45,13 +45,13 @@ def two_doors(tmp_path_factory):
 
 
 def test_quantizes_with_ties_to_even_and_clips():
-    door = TensorDetails("x", (1, 5), np.dtype(np.int8), scale=0.5, zero_point=-1, index=0)
+    details = TensorDetails("x", (1, 5), np.dtype(np.int8), scale=0.5, zero_point=-1, index=0)
     values = np.array([0.25, 0.75, -0.75, 100.0, -100.0])  # 0.5, 1.5, -1.5, 200, -200 steps
-    np.testing.assert_array_equal(door.quantize(values), np.array([-1, 1, -3, 127, -128], np.int8))
-    np.testing.assert_array_equal(door.dequantize(np.array([-1, 1, 127], np.int8)), np.float32([0, 1, 64]))
+    np.testing.assert_array_equal(details.quantize(values), np.array([-1, 1, -3, 127, -128], np.int8))
+    np.testing.assert_array_equal(details.dequantize(np.array([-1, 1, 127], np.int8)), np.float32([0, 1, 64]))
 
 
-def test_a_door_without_a_scale_takes_its_own_kind_only():
+def test_a_tensor_without_a_scale_takes_its_own_kind_only():
     words = TensorDetails("words", (1, 2), np.dtype(np.int32), scale=0.0, zero_point=0, index=0)
     assert words.quantize(np.array([1, 2], np.int64)).dtype == np.int32
     with pytest.raises(ValueError, match=r"Input 'words' is int32\. Received: float64\. Convert it first"):
@@ -85,18 +85,18 @@ def test_integer_file_details_and_outputs_match_the_hand_computed(integer_file):
     np.testing.assert_allclose(loaded.predict(np.array([[0.5, -1.0]])), [[102 * 2.5 / 255] * 2], rtol=1e-4)
 
 
-def test_arrays_of_the_doors_dtype_are_taken_as_they_are(integer_file):
+def test_arrays_of_the_stored_dtype_are_taken_as_they_are(integer_file):
     loaded = TFLiteModel(integer_file)
     stored = loaded.inputs[0].quantize(DATA)
     assert stored.dtype == loaded.inputs[0].dtype
     np.testing.assert_array_equal(loaded.predict(stored), loaded.predict(DATA))
 
 
-def test_several_inputs_by_name_or_in_the_files_order_and_outputs_in_number_order(two_doors):
-    assert [door.name for door in two_doors.inputs] == ["a_right", "b_left"]
+def test_several_inputs_by_name_or_in_the_files_order_and_outputs_in_number_order(two_inputs):
+    assert [details.name for details in two_inputs.inputs] == ["a_right", "b_left"]
     left, right = np.array([[1.0], [2.0]], np.float32), np.array([[3.0], [4.0]], np.float32)
-    by_name = two_doors.predict({"b_left": left, "a_right": right})
-    by_order = two_doors.predict([right, left])
+    by_name = two_inputs.predict({"b_left": left, "a_right": right})
+    by_order = two_inputs.predict([right, left])
     assert [outputs.ravel().tolist() for outputs in by_name] == [[31.0 + i, 42.0 + i] for i in range(11)]
     np.testing.assert_array_equal(np.stack(by_order), np.stack(by_name))
 
@@ -110,9 +110,9 @@ def test_several_inputs_by_name_or_in_the_files_order_and_outputs_in_number_orde
         ([DATA, DATA], r"shape \(samples, 1\). Received: \(64, 2\)"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(two_doors, inputs, message):
+def test_inputs_that_do_not_fit_are_refused(two_inputs, inputs, message):
     with pytest.raises(ValueError, match=message):
-        two_doors.predict(inputs)
+        two_inputs.predict(inputs)
 
 
 def test_set_inputs_takes_one_sample(float_file):

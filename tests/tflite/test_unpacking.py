@@ -33,7 +33,7 @@ for path in sys.argv[2:]:
                 content[place] ^= int(rng.integers(1, 256))
         try:
             loaded = TFLiteModel(bytes(content))
-            loaded.predict([np.zeros((1, *door.shape[1:]), door.dtype) for door in loaded.inputs][0])
+            loaded.predict([np.zeros((1, *details.shape[1:]), details.dtype) for details in loaded.inputs][0])
         except (ValueError, RuntimeError):
             refused += 1
         except IndexError:

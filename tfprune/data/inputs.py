@@ -217,19 +217,20 @@ def inputs_of(model: keras.Model) -> Inputs:
     return Inputs(model.name, (Input("inputs", tuple(shape[1:]), None),), "inputs")
 
 
-def file_inputs(owner: str, doors: Sequence[Any]) -> Inputs:
+def file_inputs(owner: str, tensors: Sequence[Any]) -> Inputs:
     """Return the inputs of a `.tflite` file.
 
     Args:
         owner: What the file is called.
-        doors: `TFLiteModel.inputs`. Data are real numbers, also where their dtype happens to be that of a quantized
+        tensors: `TFLiteModel.inputs`. Data are real numbers, also where their dtype happens to be that of a quantized
             input.
 
     Returns:
         The inputs.
     """
     each = tuple(
-        Input(door.name, tuple(door.shape[1:]), np.dtype(np.float32) if door.scale else door.dtype) for door in doors
+        Input(tensor.name, tuple(tensor.shape[1:]), np.dtype(np.float32) if tensor.scale else tensor.dtype)
+        for tensor in tensors
     )
     names = [one.name for one in each]
     return Inputs(owner, each, names if len(names) > 1 else names[0])

@@ -37,7 +37,7 @@ def to_tflite(
         model: A built model with known inputs.
         quantize: The mode: a key of `MODES`.
         samples: Calibration samples; needed for modes that are calibrated, but for a quantize-aware model.
-        io_dtype: dtype of the file's float inputs and outputs: one of the mode's doors.
+        io_dtype: dtype of the file's float inputs and outputs: one of the mode's `io_dtypes`.
         sparse: Whether to store kernels sparse where that makes them smaller.
 
     Returns:

@@ -49,7 +49,7 @@ class ExportOptions:
 def check_arguments(
     quantize: str | None, calibration: Any, io_dtype: str | None, options: ExportOptions, aware: bool = False
 ) -> str:
-    """Return the dtype at the file's doors, or raise if the arguments do not fit each other or the model."""
+    """Return the dtype of the file's inputs and outputs; raise if arguments do not fit each other or the model."""
     if quantize not in MODES:
         raise ValueError(f"quantize must be one of {list(MODES)}. Received: {quantize!r}.")
     if aware and quantize != "int8":
@@ -60,7 +60,7 @@ def check_arguments(
     mode = MODES[quantize]
     if mode.weight_bits:
         check_installed(quantize)
-    doors = _check_doors(quantize, mode, io_dtype)
+    io_dtype = _check_io_dtype(quantize, mode, io_dtype)
     if mode.is_calibrated and calibration is None and not aware:
         raise ValueError(
             f'quantize="{quantize}" measures the range of every tensor, which needs data. Pass some hundred training '
@@ -72,8 +72,8 @@ def check_arguments(
             'Leave it out, or use quantize=None, "float16" or "int8".'
         )
     if options.metadata is not None:
-        options.metadata.check_doors(doors)
-    return doors
+        options.metadata.check_io_dtype(io_dtype)
+    return io_dtype
 
 
 def check_size(model: keras.Model, quantize: str | None) -> None:
@@ -87,13 +87,13 @@ def check_size(model: keras.Model, quantize: str | None) -> None:
         )
 
 
-def _check_doors(quantize: str | None, mode: Mode, io_dtype: str | None) -> str:
-    known = list(dict.fromkeys(door for each in MODES.values() for door in each.doors))
+def _check_io_dtype(quantize: str | None, mode: Mode, io_dtype: str | None) -> str:
+    known = list(dict.fromkeys(dtype for each in MODES.values() for dtype in each.io_dtypes))
     if io_dtype is not None and io_dtype not in known:
         raise ValueError(f"io_dtype must be one of {known}. Received: {io_dtype!r}.")
-    if io_dtype is not None and io_dtype not in mode.doors:
+    if io_dtype is not None and io_dtype not in mode.io_dtypes:
         raise ValueError(
-            f"quantize={quantize!r} makes a file with {' or '.join(mode.doors)} inputs and outputs. "
+            f"quantize={quantize!r} makes a file with {' or '.join(mode.io_dtypes)} inputs and outputs. "
             f'Received: io_dtype={io_dtype!r}. Leave it out, or use quantize="int8".'
         )
-    return io_dtype or mode.doors[0]
+    return io_dtype or mode.io_dtypes[0]

@@ -23,7 +23,7 @@ class ExportReport(Report):
         gzip_bytes: Its size compressed.
         operators: The operators in the file, with the dtype that they compute in.
         float_operators: Those left in float in a file that should compute in integers, and why; conversions
-            (`QUANTIZE`, `DEQUANTIZE`), such as those at its doors, are not counted.
+            (`QUANTIZE`, `DEQUANTIZE`), such as those at its inputs and outputs, are not counted.
         zero_fraction: Share of exact zeros among the stored kernels.
         zeros_kept: Share of the model's zero weights that are zero in the file; None if it has none.
         sparse: Whether kernels with many zeros are stored sparse.

@@ -91,7 +91,7 @@ def export(
     """
     options = options or ExportOptions()
     aware = isinstance(model, keras.Model) and is_quantize_aware(model)
-    doors = check_arguments(quantize, calibration, io_dtype, options, aware)
+    io_dtype = check_arguments(quantize, calibration, io_dtype, options, aware)
     model = check_model(model)
     target = check_writable(path, ".tflite", overwrite)
     check_size(model, quantize)
@@ -101,7 +101,7 @@ def export(
     measured = None if aware else samples  # a quantize-aware model has its ranges; samples are for the check alone
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
-    file = to_tflite(model, quantize, measured, doors, options.sparse)
+    file = to_tflite(model, quantize, measured, io_dtype, options.sparse)
     if options.metadata is not None:
         file = add_metadata(file, options.metadata)
     verified = _verify(file, model, samples, quantize, options)
@@ -109,7 +109,7 @@ def export(
     return ExportReport(
         path=str(target),
         quantize=quantize,
-        io_dtype=doors,
+        io_dtype=io_dtype,
         file_bytes=len(file.content),
         gzip_bytes=gzip_size(file.content),
         operators=count_operators(file),

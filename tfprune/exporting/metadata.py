@@ -19,7 +19,7 @@ from tfprune.tflite.unpacking import TFLiteFile, pack
 
 LABEL_FILE = "labels.txt"
 _METADATA_NAME = "TFLITE_METADATA"
-_DOORS = ("float32", "uint8")
+_IO_DTYPES = ("float32", "uint8")
 # Numbers that the schema gives to fields, members of unions and enumerations.
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES, _NORMALIZATION_OPTIONS, _AXIS_LABELS = 2, 1, 1, 2
 _RGB = 1
@@ -65,9 +65,9 @@ class ImageMetadata:
         if not all(value > 0 for value in self.std):  # type: ignore[union-attr]
             raise ValueError(f"std must be above 0. Received: {self.std}.")
 
-    def check_doors(self, io_dtype: str) -> None:
+    def check_io_dtype(self, io_dtype: str) -> None:
         """Raise a ValueError if task libraries do not take a file with such inputs and outputs."""
-        if io_dtype not in _DOORS:
+        if io_dtype not in _IO_DTYPES:
             raise ValueError(
                 f"Task libraries read images as float32 or uint8, not as {io_dtype}. "
                 'With metadata, pass io_dtype="uint8" or io_dtype="float32".'
@@ -101,14 +101,14 @@ def add_metadata(file: TFLiteFile, metadata: ImageMetadata) -> TFLiteFile:
 
 def _check_fit(loaded: TFLiteModel, metadata: ImageMetadata) -> None:
     if len(loaded.inputs) != 1 or len(loaded.inputs[0].shape) != 4 or loaded.inputs[0].shape[3] != 3:
-        shapes = [door.shape for door in loaded.inputs]
+        shapes = [details.shape for details in loaded.inputs]
         raise ValueError(
             f"Task libraries read RGB images: one input (1, height, width, 3). The file's inputs: {shapes}. "
             "Put a layer in front that makes one channel of three, or leave the metadata out."
         )
     image = loaded.inputs[0]
     if len(loaded.outputs) != 1 or loaded.outputs[0].shape != (1, len(metadata.labels)):
-        shapes = [door.shape for door in loaded.outputs]
+        shapes = [details.shape for details in loaded.outputs]
         raise ValueError(f"{len(metadata.labels)} labels need one output of that many scores. The file's: {shapes}.")
     for name, values in (("mean", metadata.mean), ("std", metadata.std)):
         if len(values) not in (1, image.shape[3]):  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ class Mode:
     """One value of `quantize`.
 
     Attributes:
-        doors: dtypes that float inputs and outputs of the file may have; the first is the default.
+        io_dtypes: dtypes that float inputs and outputs of the file may have; the first is the default.
         tolerance: Largest RMS error relative to the standard deviation of the outputs.
         step: Step of the number format relative to a value, for outputs that hardly vary around a large mean: there,
             an error of one step says nothing. An integer file states its step itself: the output's scale, or 1 LSB.
@@ -24,7 +24,7 @@ class Mode:
         no_sparsity: Why weights of this mode cannot be stored sparse; empty if they can.
     """
 
-    doors: tuple[str, ...]
+    io_dtypes: tuple[str, ...]
     tolerance: float
     step: float
     bytes_per_weight: float

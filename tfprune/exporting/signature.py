@@ -23,14 +23,14 @@ def name_outputs(file: TFLiteFile, model: keras.Model) -> TFLiteFile:
     """
     changed = file.editable()
     (signature,) = changed.signatureDefs
-    doors = {each.name.decode(): each for each in signature.outputs}
-    if not all(re.fullmatch(r"output_\d+", name) for name in doors):
+    outputs = {each.name.decode(): each for each in signature.outputs}
+    if not all(re.fullmatch(r"output_\d+", name) for name in outputs):
         return file  # named by the keys of a dict, which Keras sorts too
-    ordered = [doors[f"output_{number}"] for number in range(len(doors))]
-    for door, name in zip(ordered, _names(model), strict=True):
-        door.name = name.encode()
+    ordered = [outputs[f"output_{number}"] for number in range(len(outputs))]
+    for output, name in zip(ordered, _names(model), strict=True):
+        output.name = name.encode()
     signature.outputs = ordered
-    changed.subgraphs[signature.subgraphIndex].outputs = [door.tensorIndex for door in ordered]
+    changed.subgraphs[signature.subgraphIndex].outputs = [output.tensorIndex for output in ordered]
     return TFLiteFile(pack(changed))
 
 

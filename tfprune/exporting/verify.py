@@ -129,8 +129,8 @@ def verify(
         raise ExportMismatchError(f"The Keras model has {len(expected)} outputs, the file {len(actual)}.")
     scales = output_scales(file)
     errors = tuple(
-        compare(ours, theirs, tolerance, step, door.scale or scales.get(door.index, 0.0), door.name)
-        for ours, theirs, door in zip(expected, actual, loaded.outputs, strict=True)
+        compare(ours, theirs, tolerance, step, details.scale or scales.get(details.index, 0.0), details.name)
+        for ours, theirs, details in zip(expected, actual, loaded.outputs, strict=True)
     )
     for error in errors:
         if not error.rms_error <= error.allowed_rms_error:  # also true of NaN
@@ -149,8 +149,8 @@ def _run(loaded: TFLiteModel, samples: Samples) -> np.ndarray | list[np.ndarray]
 
 
 def _as_real(samples: Samples, loaded: TFLiteModel) -> Samples:
-    # calibration samples are real numbers, even where their dtype happens to be that of a quantised door
-    quantized = {door.name for door in loaded.inputs if door.scale}
+    # calibration samples are real numbers, even where their dtype happens to be that of a quantized input
+    quantized = {details.name for details in loaded.inputs if details.scale}
     return {name: array.astype(np.float32) if name in quantized else array for name, array in samples.items()}
 
 

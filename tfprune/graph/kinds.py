@@ -84,9 +84,9 @@ class LayerKind:
         shift: The attribute of what is added to each channel, such as `"bias"` or `"beta"`.
         statistics: The attributes of other numbers per channel, which go with it: measured ones, slopes.
         activation: The attribute of the activation that comes last.
-        factors: Where a factor of the output can go. `"weights"`: into the last kernel or the scale, and the shift; the
-            output is then also zero if they are. `"input"`: the layer commutes with factors of at least 0, for the
-            tensor or per channel on the last axis.
+        factors: Where a factor of the output can go, for the tensor or per channel on the last axis. `"weights"`: into
+            the last kernel or the scale, and the shift; the output is then also zero if they are. `"input"`: the layer
+            commutes with it. `"input_if_positive"`: only with one of at least 0, as a maximum does.
         hides: For layers that the user knows as one though others are inside, as in attention: how many of those that
             lead to a kernel are left out of its name.
 
@@ -101,7 +101,7 @@ class LayerKind:
     shift: str | None = None
     statistics: tuple[str, ...] = ()
     activation: str | None = None
-    factors: Literal["weights", "input"] | None = None
+    factors: Literal["weights", "input", "input_if_positive"] | None = None
     hides: int | None = None
 
     def scale_of(self, layer: Any) -> Any:
@@ -297,13 +297,18 @@ KINDS: dict[type, Row] = {
             *(layers.Identity, layers.Dropout),
             *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
             *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-            *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
             *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
-            *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
             *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
             *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
         ),
         LayerKind(factors="input"),
+    ),
+    **dict.fromkeys(
+        (
+            *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+            *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+        ),
+        LayerKind(factors="input_if_positive"),
     ),
 }
 if hasattr(layers, "ReversibleEmbedding"):  # since Keras 3.13

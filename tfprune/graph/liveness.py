@@ -1,4 +1,20 @@
-"""Which channels still carry information: zero, constant or live, at every kernel that reads them."""
+"""Which channels still carry information: zero, constant or live, at every kernel that reads them.
+
+A level belongs to a channel *in one tensor*, not to the channel: an addition ties the channels of its inputs, and yet
+one may be zero while the other one is live. One channel of a residual block, whose last gamma is zero and beta is not:
+
+    trunk    LIVE ----------------------------------------.
+    branch   LIVE --[kernel]--> LIVE --[gamma]--> ZERO     |
+                                       [beta]---> CONSTANT --(+)--> LIVE --[kernel that reads it]: must stay
+
+So levels are kept by tensor (`flows`), all start as LIVE, and one pass over the calls, in the order of the data, lowers
+them. Only what arrives at a kernel, or at a sum without one, decides whether a channel can go; a channel goes if it
+arrives nowhere as LIVE, nor as a constant that no bias can take.
+
+The order ZERO < CONSTANT < LIVE makes the maximum right for what is added up. Within a call the bindings act in the
+order in which the rule made them: what reads sees the channel as it comes in, a kernel makes it anew, a scale of zero
+makes even a live channel zero, and a shift after it makes zero a constant.
+"""
 
 import math
 from dataclasses import dataclass
@@ -55,7 +71,7 @@ def _follow(trace: Trace, labels: np.ndarray, alive: np.ndarray | None = None) -
     sums: list[Sum] = []
     levels = {flow: np.full(channels.shape, LIVE, np.int8) for flow, channels in enumerate(trace.flows)}
     for call in trace.calls:
-        level = _combine(call, levels, labels)
+        level = _combine(call, levels, labels)  # by label, of what is inside this call; changed step by step
         sums += [(call, labels[channels], level[labels[channels]]) for channels in call.reads]
         made = np.zeros(len(labels), bool)
         for binding in call.bindings:

@@ -53,7 +53,24 @@ def residual_branches(wiring: Wiring) -> Iterator[Branch]:
 
 
 class _Ancestry:
-    """For each tensor of a graph, the tensors that it is computed from, as the bits of one number."""
+    """For each tensor of a graph, the tensors that it is computed from, as the bits of one number.
+
+    Tensors are numbered in the order of the data; bit i of `sources` says that tensor i is among them, itself included:
+
+        number   0          1          2            3          4
+               image --> stem ---> conv_a ---> conv_b ---> (add)
+                           |                               |
+                           '-------------------------------'      the shortcut
+
+        sources of the branch,   tensor 3:  0b1111
+        sources of the shortcut, tensor 1:  0b0011
+        common to both:                     0b0011   its highest bit is the last tensor before they part: the stem
+        the branch's own:                   0b1100   without all that the stem comes from
+
+    Were the common tensors no single line that ends there, as when two branches part from two tensors, some of them
+    would be left over in both inputs; then neither is a branch. A set in one whole number makes each question about
+    hundreds of tensors a single operation.
+    """
 
     def __init__(self, graph: keras.Model, nodes: list[Node], wiring: Wiring) -> None:
         self._wiring = wiring
@@ -78,7 +95,7 @@ class _Ancestry:
         common = branch & shortcut
         if not common or any(tensor.shape != node.outputs[0].shape for tensor in node.inputs):
             return ()
-        before = self._sources[common.bit_length() - 1]  # the last tensor that both come from, and its own sources
+        before = self._sources[common.bit_length() - 1]  # of the last tensor that both come from
         own, passed = branch & ~before, shortcut & ~before
         kernels = [(each & self._kernels).bit_count() for each in (own, passed)]
         longer = not own & passed and kernels[1] <= 1 and kernels[0] > kernels[1]

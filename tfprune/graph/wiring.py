@@ -12,6 +12,15 @@ from tfprune.graph.walk import Node, functional, nested, walk
 class Wiring:
     """The calls of a model and of all models inside it, each of them once however often it is called.
 
+    A model inside a model has symbolic tensors of its own. They stand for other tensors at every call of it:
+
+        graphs[0]   x ----> inner ----> y ----> inner ----> z      calls[inner]: two
+        graphs[1]   a ----> Dense ----> b                          views[inner]: from a to b; calls[Dense]: one
+
+    So what holds for `b`, such as being zero by its weights, holds for `y` and `z`; what holds for `x` says nothing of
+    `a`. Whoever follows tensors backwards goes from `y` to `b` through `views`, if `inner` is called once, and stops at
+    `a`.
+
     Attributes:
         graphs: The functional view of the model, then those of the models inside it, with their calls.
         nodes: All calls, each after those that it depends on; those inside a model before the call of that model.

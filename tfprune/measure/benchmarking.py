@@ -134,7 +134,7 @@ def time_in_turns(
     for part in parts:
         models = [TFLiteModel(file, num_threads) for file in files]
         for model in models:
-            model.set_inputs({door.name: _typical(door) for door in model.inputs})
+            model.set_inputs({details.name: _typical(details) for details in model.inputs})
         for _ in range(warmup):
             for model in models:
                 model.invoke()
@@ -167,11 +167,11 @@ def _summarize(paths: list[str], models: list[TFLiteModel], seconds: np.ndarray)
     )
 
 
-def _typical(door: TensorDetails) -> np.ndarray:
+def _typical(details: TensorDetails) -> np.ndarray:
     """Return one seeded sample: random where any value will do, 0 for whole numbers, which may be indices."""
     rng = np.random.default_rng(0)
-    if door.scale:
-        limits = np.iinfo(door.dtype)
-        return rng.integers(limits.min, limits.max, door.shape, dtype=door.dtype, endpoint=True)
-    values = rng.random(door.shape) if door.dtype.kind == "f" else np.zeros(door.shape)
-    return values.astype(door.dtype)
+    if details.scale:
+        limits = np.iinfo(details.dtype)
+        return rng.integers(limits.min, limits.max, details.shape, dtype=details.dtype, endpoint=True)
+    values = rng.random(details.shape) if details.dtype.kind == "f" else np.zeros(details.shape)
+    return values.astype(details.dtype)

@@ -88,11 +88,11 @@ class FileEntry(Entry):
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.source, self._loaded = name, path, TFLiteModel(path)
-        for door in self._loaded.inputs:
-            if door.shape[:1] != (1,):
-                raise ValueError(f"{name!r} takes inputs of shape {door.shape}. Export it with a batch of 1.")
+        for details in self._loaded.inputs:
+            if details.shape[:1] != (1,):
+                raise ValueError(f"{name!r} takes inputs of shape {details.shape}. Export it with a batch of 1.")
         self.inputs = file_inputs(name, self._loaded.inputs)
-        self.outputs = [door.shape[1:] for door in self._loaded.outputs]
+        self.outputs = [details.shape[1:] for details in self._loaded.outputs]
 
     def predict(self, samples: Samples) -> np.ndarray:
         """Return the output for a batch, run one by one."""

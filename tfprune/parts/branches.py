@@ -91,7 +91,8 @@ def commutes(operation: keras.Operation, activations: tuple[Callable[..., object
     Returns:
         Whether it does; False where that is not known.
     """
-    if exact_kind(operation).factors == "input":
+    factors = exact_kind(operation).factors
+    if factors == "input" or (factors == "input_if_positive" and keras.activations.relu in activations):
         return getattr(operation, "data_format", None) != "channels_first"
     if type(operation) is layers.Activation:
         return operation.activation in activations

@@ -1,4 +1,23 @@
-"""The gammas of BatchNormalization as switches of channels: what becomes zero when a gamma does."""
+"""The gammas of BatchNormalization as switches of channels: what becomes zero when a gamma does.
+
+Whether a zero gamma removes a channel depends on the ways that lead from the kernels that make it to the layers that
+read it. One channel, the letters being calls:
+
+    conv --> bn --> relu --> C        every way to a reader leads through a gamma: it switches the channel of the group
+
+    trunk ---+--> bn --> relu --> C   C reads it behind the gamma, D on another way, without:
+             '-------------> D        the gamma selects the inputs of C, the trunk keeps the channel
+
+    x ---+--> conv --> bn ---(+)--> C    the channel meets itself: the addition ties both inputs, and goes on with what
+         '-------------------'           the other one carries. The gammas of *all* terms together switch it, if each
+                                         has one; this gamma alone does nothing
+
+For each gamma, `_follow` walks the calls once and notes for every tensor which of its channels have passed it: where
+one is read on a way that has not, the ways *fork*; where both come into one call, they *join*. A gamma selects inputs
+where ways fork and do not join; a product joins nothing, since one zero factor is enough. `_bare_labels` then walks
+once for all gammas and asks which channels still reach a reader on a way without any: a group with such channels has no
+switch.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

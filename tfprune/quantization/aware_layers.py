@@ -239,7 +239,16 @@ class QuantizeWeights(keras.layers.Wrapper):
         return keras.StatelessScope(state_mapping=list(mapping.values()), collect_losses=True)
 
     def _in_whole_numbers(self, inputs: Any, step: Any) -> tuple[Any, Any]:
-        """Compute as the int8 operator does: with whole numbers, which float32 holds exactly."""
+        """Compute as the int8 operator does: with whole numbers, which float32 holds exactly.
+
+        `inputs / step` are the whole numbers of the input, `levels` those of the kernel; the bias is rounded to whole
+        numbers of `unit = step * scale`, and the sum is given back as a real number, `whole * unit`.
+        `QuantizeActivation` finds `whole` again by dividing, which is why the unit comes out beside the outputs:
+        rounded once from there, as the operator does, and not from numbers that were rounded as reals before.
+
+        A BatchNormalization in the operator multiplies the scale, which is positive: the sign of its factor goes into
+        the sums. A layer that only scales and shifts is a kernel of one weight per channel, whose level is 127 or -127.
+        """
         known = step > 0  # else no data was seen
         step = ops.where(known, step, ops.ones_like(step))
         inputs = ops.where(known, straight_through(ops.round(inputs / step), inputs / step), inputs)

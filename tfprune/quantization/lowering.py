@@ -99,7 +99,7 @@ class _Lowerer(Rewriter):
         self._rules = {node.key: rule for node, rule in calls}
         self._gone = {node.key for node in self._operators.normalized.values()}
         self._made_in_float = {id(t) for node, rule in calls if rule.kind is Kind.FLOAT for t in node.outputs}
-        self._doors = {id(tensor) for tensor in functional(model).inputs}
+        self._given = {id(tensor) for tensor in functional(model).inputs}
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer, rule = node.operation, self._rules[node.key]
@@ -127,7 +127,7 @@ class _Lowerer(Rewriter):
         numbers = iter(old)
 
         def part(value: Any) -> Any:
-            if not isinstance(value, keras.KerasTensor) or id(next(numbers)) in self._made_in_float | self._doors:
+            if not isinstance(value, keras.KerasTensor) or id(next(numbers)) in self._made_in_float | self._given:
                 return value
             return self._barrier(value)
 
@@ -175,11 +175,11 @@ def output_layers(model: keras.Model) -> list[Any]:
     """
     makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
 
-    doors = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.InputLayer)}
+    inputs = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.InputLayer)}
 
     def layer_of(tensor: keras.KerasTensor) -> Any:
-        if id(tensor) in doors:
-            return doors[id(tensor)]
+        if id(tensor) in inputs:
+            return inputs[id(tensor)]
         node = makers[id(tensor)]
         layer = node.operation
         if isinstance(layer, QuantizeActivation):

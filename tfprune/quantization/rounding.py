@@ -1,4 +1,17 @@
-"""Rounding as int8 files and their runtime do it."""
+"""Rounding as int8 files and their runtime do it.
+
+A file stores whole numbers q, and a real number is `step * (q - zero)`. An operator sums products of whole numbers:
+
+    real      y           =  sum of   x           *    w        +  b
+    stored    sy (qy-zy)  =  sum of   sx (qx-zx)  *    sw qw    +  (sx sw) qb
+              qy  =  zy + round( (sx sw / sy) * whole ),   whole = sum of (qx-zx) qw + qb
+
+`unit` is sx sw, with one sw for each channel. The model computes the same in float32, which holds whole numbers exactly
+below 2**24 (518 products of the largest numbers), so that it and the file agree to the last bit. What is left to get
+wrong are halves: a number midway between two levels goes up or down by its last bit. So each product, quotient and
+rounding here is done in the order, the precision and with the ties of the runtime, and not in another one that would
+be equal on paper: `whole * (unit / step)` is not `(whole * unit) / step` in float32.
+"""
 
 from collections.abc import Sequence
 from typing import Any

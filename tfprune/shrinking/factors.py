@@ -84,6 +84,20 @@ def fold_scaling_factors(model: keras.Model) -> keras.Model:
 class _Plan:
     """What becomes of every call.
 
+    A factor goes backwards, to the nearest layer with weights, through what commutes with it:
+
+        conv (k, b) ---> relu ---> pool ---> factor f ---> add
+        conv (f k, f b) -> relu -> pool -----------------> add       edits: the call of the factor passes its input on
+
+    Each tensor on the way must have one reader, or the other one would be scaled too, and each layer one call. What
+    commutes depends on the numbers: any factor passes an average, one of at least 0 a ReLU or a maximum as well, and
+    one of 0 or 1 everything that is zero at zero, such as tanh. So where f cannot go back but some of it is zero, its
+    zeros go back alone, so that `shrink` finds dead channels, and f itself becomes a Rescaling.
+
+    Before that, additions lose their inputs that are zero. A factor whose output nothing but such an addition reads
+    multiplies nothing any more, and nothing is to be scaled for it (`_is_dropped`). With one input left, the addition
+    goes too, and then relu(add(relu(x), 0)) has become relu(relu(x)): the second one goes (`_repeats_relu`).
+
     Attributes:
         edits: For calls (by `Node.key`), what changes.
         factors: Variables, and what they are multiplied by.

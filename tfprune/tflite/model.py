@@ -24,7 +24,7 @@ Inputs: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class TensorDetails:
-    """What stands at one door of the file: `real = scale * (stored - zero_point)`, or `scale` 0 if plain.
+    """One signature input or output of the file: `real = scale * (stored - zero_point)`, or `scale` 0 if plain.
 
     Attributes:
         name: The name in the signature.
@@ -43,7 +43,7 @@ class TensorDetails:
     index: int
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
-        """Return real `values` as this door stores them; values of the door's own dtype pass unchanged."""
+        """Return real `values` as they are stored; values of the stored dtype pass unchanged."""
         if values.dtype == self.dtype:
             return values
         if not self.scale:
@@ -51,12 +51,12 @@ class TensorDetails:
                 raise ValueError(f"Input {self.name!r} is {self.dtype}. Received: {values.dtype}. Convert it first.")
             return values.astype(self.dtype)
         limits = np.iinfo(self.dtype)
-        # Ties go to even, as in the runtime's own QUANTIZE operator: a float32 door then agrees to the bit.
+        # Ties go to even, as in the runtime's own QUANTIZE operator: a file with float32 inputs then agrees to the bit.
         steps = np.rint(values.astype(np.float32) / np.float32(self.scale)) + self.zero_point
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, stored: np.ndarray) -> np.ndarray:
-        """Return what `stored` stands for, as float32; integers of a door without a scale stay as they are."""
+        """Return what `stored` stands for, as float32; integers without a scale stay as they are."""
         if not self.scale:
             return stored
         return (stored.astype(np.float32) - self.zero_point) * np.float32(self.scale)
@@ -112,7 +112,7 @@ class TFLiteModel:
                 f"This runtime cannot run the .tflite file{where}: {error}. "
                 "Upgrade the runtime, or export the file for an older one."
             ) from error
-        self._inputs, self._outputs = _doors(self._interpreter)
+        self._inputs, self._outputs = _signature_details(self._interpreter)
 
     @property
     def content(self) -> bytes:
@@ -144,15 +144,15 @@ class TFLiteModel:
         Raises:
             ValueError: If `x` does not fit the file's inputs, or the file has a fixed batch other than 1.
         """
-        stored = [door.quantize(array) for door, array in zip(self._inputs, self._arrays(x), strict=True)]
+        stored = [details.quantize(array) for details, array in zip(self._inputs, self._arrays(x), strict=True)]
         num_samples = len(stored[0])
-        results = [np.empty((num_samples, *door.shape[1:]), door.dtype) for door in self._outputs]
+        results = [np.empty((num_samples, *details.shape[1:]), details.dtype) for details in self._outputs]
         for row in range(num_samples):
             self._set([array[row : row + 1] for array in stored])
             self.invoke()
-            for door, result in zip(self._outputs, results, strict=True):
-                result[row] = self._interpreter.get_tensor(door.index)[0]
-        real = [door.dequantize(result) for door, result in zip(self._outputs, results, strict=True)]
+            for details, result in zip(self._outputs, results, strict=True):
+                result[row] = self._interpreter.get_tensor(details.index)[0]
+        real = [details.dequantize(result) for details, result in zip(self._outputs, results, strict=True)]
         return real[0] if len(real) == 1 else real
 
     def set_inputs(self, x: Inputs) -> None:
@@ -160,35 +160,35 @@ class TFLiteModel:
         arrays = self._arrays(x)
         if len(arrays[0]) != 1:
             raise ValueError(f"Expected one sample. Received: {len(arrays[0])}. Use predict() for several.")
-        self._set([door.quantize(array) for door, array in zip(self._inputs, arrays, strict=True)])
+        self._set([details.quantize(array) for details, array in zip(self._inputs, arrays, strict=True)])
 
     def invoke(self) -> None:
         """Run the file once on the inputs that were set last: the part that a benchmark times."""
         self._interpreter.invoke()
 
     def _set(self, stored: Sequence[np.ndarray]) -> None:
-        for door, array in zip(self._inputs, stored, strict=True):
-            self._interpreter.set_tensor(door.index, array)
+        for details, array in zip(self._inputs, stored, strict=True):
+            self._interpreter.set_tensor(details.index, array)
 
     def _arrays(self, x: Inputs) -> list[np.ndarray]:
-        arrays = [np.asarray(array) for array in self._by_door(x)]
-        for door, array in zip(self._inputs, arrays, strict=True):
-            if door.shape[:1] != (1,):
+        arrays = [np.asarray(array) for array in self._in_order(x)]
+        for details, array in zip(self._inputs, arrays, strict=True):
+            if details.shape[:1] != (1,):
                 raise ValueError(
-                    f"Input {door.name!r} has the fixed shape {door.shape}; predict() runs one sample at a time. "
+                    f"Input {details.name!r} has the fixed shape {details.shape}; predict() runs one sample at a time. "
                     "Export the model with a batch of 1."
                 )
-            if array.ndim != len(door.shape) or array.shape[1:] != door.shape[1:]:
+            if array.ndim != len(details.shape) or array.shape[1:] != details.shape[1:]:
                 raise ValueError(
-                    f"Expected input {door.name!r} of shape (samples, {', '.join(map(str, door.shape[1:]))}). "
+                    f"Expected input {details.name!r} of shape (samples, {', '.join(map(str, details.shape[1:]))}). "
                     f"Received: {array.shape}."
                 )
         if len({len(array) for array in arrays}) > 1:
             raise ValueError(f"Inputs differ in their number of samples: {[len(array) for array in arrays]}.")
         return arrays
 
-    def _by_door(self, x: Inputs) -> list[Any]:
-        names = [door.name for door in self._inputs]
+    def _in_order(self, x: Inputs) -> list[Any]:
+        names = [details.name for details in self._inputs]
         if isinstance(x, Mapping):
             if set(x) != set(names):
                 raise ValueError(f"Expected a dict with the inputs {names}. Received: {list(x)}.")
@@ -206,7 +206,7 @@ def _opened(source: str | os.PathLike[str] | bytes | TFLiteFile) -> TFLiteFile:
     return TFLiteFile(source) if isinstance(source, bytes) else TFLiteFile.read(source)
 
 
-def _doors(interpreter: Interpreter) -> tuple[list[TensorDetails], list[TensorDetails]]:
+def _signature_details(interpreter: Interpreter) -> tuple[list[TensorDetails], list[TensorDetails]]:
     signatures = interpreter.get_signature_list()
     if len(signatures) != 1:  # none, or several of which none is *the* model: the main graph's own lists
         inputs = {detail["name"]: detail for detail in interpreter.get_input_details()}
@@ -220,7 +220,7 @@ def _doors(interpreter: Interpreter) -> tuple[list[TensorDetails], list[TensorDe
     return _details(runner.get_input_details()), _details({name: outputs[name] for name in order})
 
 
-def _details(doors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:
+def _details(tensors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:
     return [
         TensorDetails(
             name=name,
@@ -230,7 +230,7 @@ def _details(doors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:
             zero_point=int(detail["quantization"][1]),
             index=int(detail["index"]),
         )
-        for name, detail in doors.items()
+        for name, detail in tensors.items()
     ]
 
 

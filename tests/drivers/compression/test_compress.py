@@ -117,7 +117,7 @@ def again(model, path, **changes):
 def test_the_file_is_int8_and_the_report_tells_the_truth(whole, trained):
     report = whole[0]
     path, folder = Path(report.path), Path(report.folder)
-    assert [str(door.dtype) for door in TFLiteModel(path).inputs] == ["int8"]
+    assert [str(details.dtype) for details in TFLiteModel(path).inputs] == ["int8"]
     assert report.export.quantize == "int8"
     assert report.export.float_operators == ()
     assert report.export.path == str(path)
@@ -555,7 +555,7 @@ def test_datasets_train_too(trained, quick, tmp_path):
         epochs=2,
         options=options(steps=1, io_dtype="uint8"),
     )
-    assert [str(door.dtype) for door in TFLiteModel(tmp_path / "model.tflite").inputs] == ["uint8"]
+    assert [str(details.dtype) for details in TFLiteModel(tmp_path / "model.tflite").inputs] == ["uint8"]
     assert report.phases[0].score > 0.9
 
 
@@ -603,4 +603,4 @@ def test_several_inputs_by_name(quick, tmp_path):
     model.compile("adam", loss, run_eagerly=True)
     data = {"image": X, "number": np.eye(2, dtype="float32")[Y % 2]}, Y
     again(model, tmp_path / "model.tflite", data=data, validation=None, epochs=2, options=options(steps=1))
-    assert {door.name for door in TFLiteModel(tmp_path / "model.tflite").inputs} == {"image", "number"}
+    assert {details.name for details in TFLiteModel(tmp_path / "model.tflite").inputs} == {"image", "number"}

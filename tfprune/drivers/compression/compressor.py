@@ -236,8 +236,8 @@ class _Pass:
         """Write the file, but not before the folder knows that it is ours."""
         own = self._folder.path / "model.tflite"
         samples = dict(zip(input_specs(aware), self._data.samples(self._dense).values(), strict=True))
-        doors = self._options.io_dtype
-        report = export(aware, own, quantize="int8", calibration=samples, io_dtype=doors, overwrite=True)
+        io_dtype = self._options.io_dtype
+        report = export(aware, own, quantize="int8", calibration=samples, io_dtype=io_dtype, overwrite=True)
         self._folder.update(written=_sha256(own))
         write_atomically(target, own.read_bytes())
         own.unlink()
