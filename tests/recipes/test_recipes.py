@@ -214,7 +214,10 @@ def test_shrink_my_model_loads_in_safe_mode(tmp_path, monkeypatch, capsys):
         (["--quantize", "int8"], "--quantize int8 measures ranges on data: give --calibration DATA.npz."),
         (["--ratio", "0.5", "--macs", "0.5"], "not allowed with argument"),
         (["--calibration", "missing.npz"], "There is no file at 'missing.npz'"),
-        (["--calibration", "labels.npz"], "'labels.npz' has the arrays ['y']; the model takes 'keras_tensor'. Save one array"),
+        (
+            ["--calibration", "labels.npz"],
+            "'labels.npz' has the arrays ['y']; the model takes 'keras_tensor'.",
+        ),
         (["--calibration", "broken.npz"], "'broken.npz' is damaged, or no .npz file"),
     ],
 )

@@ -1,8 +1,8 @@
 """The calls of a Keras model, in the order in which data flows through them."""
 
 import contextlib
-import os
 import functools
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
