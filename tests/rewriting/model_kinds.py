@@ -136,7 +136,7 @@ def made(name):
     for layer in model._flatten_layers():
         if isinstance(layer, L.BatchNormalization):
             layer.moving_variance.assign(ops.abs(layer.moving_variance))
-    model.compile(keras.optimizers.Adam(0.125, weight_decay=0.01), "mse")
+    model.compile(keras.optimizers.Adam(0.125, weight_decay=0.01), "mse", run_eagerly=True)
     return model
 
 

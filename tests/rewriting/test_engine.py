@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from model_kinds import KINDS, Block, OwnStep, data, made
+from model_kinds import KINDS, OwnStep, data, made
 
 import tfprune
 from tfprune.exporting.convert import _Float32
@@ -65,6 +65,7 @@ def test_what_a_copy_keeps(name, change, tmp_path):
     assert copy.optimizer is not model.optimizer
     assert copy.optimizer.get_config() == model.optimizer.get_config()
     assert copy.loss == "mse"
+    assert copy.run_eagerly
     if change in SAME_NUMBERS:
         for old, new in zip(before, as_numbers(found), strict=True):
             np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)
@@ -72,12 +73,12 @@ def test_what_a_copy_keeps(name, change, tmp_path):
         kept = [layer.name for layer in copy.layers if not layer.name.endswith("_factor")]
         assert kept == [layer.name for layer in model.layers]
         assert getattr(copy, "output_names", None) == getattr(model, "output_names", None)
-    copy.save(tmp_path / "copy.keras")
-    loaded = keras.models.load_model(tmp_path / "copy.keras", safe_mode=name != "Lambda")
-    for old, new in zip(as_numbers(found), as_numbers(loaded(x)), strict=True):
-        np.testing.assert_array_equal(new, old)
     logs = copy.fit(x, y, verbose=0).history
     assert ("mine" in logs) == (name == "functional subclass")
+    copy.save(tmp_path / "copy.keras")
+    loaded = keras.models.load_model(tmp_path / "copy.keras", safe_mode=name != "Lambda")
+    for old, new in zip(as_numbers(copy(x)), as_numbers(loaded(x)), strict=True):
+        np.testing.assert_array_equal(new, old)
     for old, new in zip(before, as_numbers(model(x)), strict=True):
         np.testing.assert_array_equal(new, old)
 
@@ -105,18 +106,6 @@ def test_half_precision_twins_of_every_form():
     assert twin.get_layer("inner").get_layer("half").compute_dtype == "float32"
     x = {"image": np.ones((2, 4), "float32")}
     np.testing.assert_allclose(as_numbers(twin(x)), as_numbers(model(x)), rtol=1e-2, atol=1e-3)
-
-
-def test_a_layer_that_is_called_in_inference_mode_stays_so():
-    inputs = keras.Input((4,))
-    x = Block(5, name="block")(L.Dense(6, name="hidden")(inputs), training=False)
-    model = keras.Model(inputs, L.Dense(2)(x))
-    model.compile("sgd", "mse")
-    small = without_one(model)
-    norm = small.get_layer("block").get_layer("norm")
-    before = norm.moving_mean.numpy()
-    small.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
-    assert np.array_equal(norm.moving_mean.numpy(), before)
 
 
 class OwnConstructor(OwnStep):
@@ -160,7 +149,7 @@ def test_a_train_step_that_cannot_be_kept_is_named(make, change):
     model.compile("sgd", "mse")
     with pytest.warns(UserWarning, match="Functional and no Own.*its train_step") as said:
         copy = change(model)
-    assert len(said) == 1
+    assert len(said) == 1, [str(each.message) for each in said]
     assert "mine" not in copy.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0).history
 
 

@@ -163,8 +163,7 @@ class Rewriter:
         if inner is node.operation:
             return model(*args, **kwargs)
         # It stands for a layer, and takes tensors only, one after another.
-        mode = {} if kwargs.get("training") is None else {"training": kwargs["training"]}
-        return model(tensors if len(tensors) > 1 else tensors[0], **mode)
+        return model(tensors if len(tensors) > 1 else tensors[0])
 
     def _model(self, operation: Any, inner: keras.Model) -> keras.Model:
         if id(operation) not in self._models:
