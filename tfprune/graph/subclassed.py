@@ -8,6 +8,9 @@ from weakref import WeakKeyDictionary
 
 import keras
 
+from tfprune.graph.calls import nodes_in_order
+from tfprune.graph.open_sizes import close_sizes
+
 _MODEL_VIEWS: "WeakKeyDictionary[keras.Model, keras.Model]" = WeakKeyDictionary()
 _LAYER_VIEWS: "WeakKeyDictionary[keras.layers.Layer, tuple[Any, keras.Model | None]]" = WeakKeyDictionary()
 
@@ -85,13 +88,19 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
         (tuple(args), {key: value for key, value in kwargs.items() if key != "training"}),
     )
     inputs = [each for each in keras.tree.flatten((args, named)) if isinstance(each, keras.KerasTensor)]
+
+    def view_of(outputs: Any) -> keras.Model:
+        return keras.Model(_unpack(inputs), _unpack(keras.tree.flatten(outputs)), name=layer.name)
+
     try:
-        outputs = keras.tree.flatten(_run(layer, args, named))
-        view = keras.Model(_unpack(inputs), _unpack(outputs), name=layer.name)
+        view = close_sizes(lambda structure: _run(layer, *structure), (args, named), view_of)
         _check(layer, view, args, named)
     except Exception:  # whatever a user's call raises on symbolic tensors: the layer is then one without a rule
         return None
-    return view if any(isinstance(each, keras.layers.Layer) and each.weights for each in view.layers) else None
+    # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
+    held = [each for each in view.layers if isinstance(each, keras.layers.Layer)]
+    readable = any(each.weights for each in held) and not any(isinstance(each, keras.layers.Lambda) for each in held)
+    return view if readable else None
 
 
 def _unpack(tensors: list[Any]) -> Any:
@@ -99,8 +108,13 @@ def _unpack(tensors: list[Any]) -> Any:
 
 
 def _trace_model(model: keras.Model) -> keras.Model:
+    def view_on(inputs: Any) -> keras.Model:
+        return close_sizes(
+            lambda each: _run(model, (each,), {}), inputs, lambda outputs: keras.Model(inputs, outputs, name=model.name)
+        )
+
     inputs = _symbolic_inputs(model)
-    view = keras.Model(inputs, _run(model, (inputs,), {}), name=model.name)
+    view = view_on(inputs)
     tokens = {
         id(tensor)
         for node in nodes_in_order(view)
@@ -111,7 +125,7 @@ def _trace_model(model: keras.Model) -> keras.Model:
         inputs = keras.tree.map_structure(
             lambda tensor: _input(tensor.shape, "int32" if id(tensor) in tokens else tensor.dtype, tensor.name), inputs
         )
-        view = keras.Model(inputs, _run(model, (inputs,), {}), name=model.name)
+        view = view_on(inputs)
     _check(model, view, (inputs,), {})
     return view
 
@@ -182,15 +196,6 @@ def raw_variables(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[kera
     """Return the variables among the arguments of a call."""
     flat = keras.tree.flatten((tuple(args), dict(kwargs)))
     return [value for value in flat if isinstance(value, keras.Variable)]
-
-
-def nodes_in_order(graph: keras.Model) -> list[Any]:
-    """Return Keras' own nodes of a functional model, each after those that it depends on."""
-    # Private: Keras has no public order of calls; `model.operations` lists a shared layer once.
-    # tests/graph/test_walk.py fails when it moves.
-    nodes_by_depth = graph._nodes_by_depth
-    nodes = [node for depth in sorted(nodes_by_depth, reverse=True) for node in nodes_by_depth[depth]]
-    return [node for node in nodes if not node.is_input]
 
 
 def _kinds(view: keras.Model) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from tfprune.graph.subclassed import layer_view, model_view, nodes_in_order
+from tfprune.graph.calls import nodes_in_order
+from tfprune.graph.subclassed import layer_view, model_view
 
 Shape = tuple[int | None, ...]
 

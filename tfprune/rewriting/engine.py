@@ -6,13 +6,11 @@ from typing import Any
 import keras
 
 from tfprune.graph import Node, functional, is_graph, room_for, walk
+from tfprune.graph.calls import Tensors, renewed
 from tfprune.graph.walk import Shape
 from tfprune.rewriting.compiling import class_of_copy, compile_like, warn_of_lost_training
 from tfprune.rewriting.copies import Copies
 from tfprune.rewriting.edits import PLAIN, Edits
-
-Tensors = dict[int, keras.KerasTensor]
-"""By the id of a tensor of the old model, the one that takes its place."""
 
 
 class Rewriter:
@@ -137,12 +135,12 @@ class Rewriter:
         kept = class_of_copy(original, type(view)) if is_graph(original) else keras.Model
         first, last = _ends(original, view)
         with room_for(2 * len(new)):  # an edit may put a layer behind each call
-            return kept(_renewed(first, entrances), _renewed(last, new), name=original.name)
+            return kept(renewed(first, entrances), renewed(last, new), name=original.name)
 
     def _replay(self, view: keras.Model, new: Tensors) -> None:
         """Make all calls of a model, given what takes the place of its inputs."""
         for node in walk(view):
-            args, kwargs = _renewed((tuple(node.args), dict(node.kwargs)), new)
+            args, kwargs = renewed((tuple(node.args), dict(node.kwargs)), new)
             outputs = keras.tree.flatten(self._edited(node, args, kwargs))
             new.update((id(old), made) for old, made in zip(node.outputs, outputs, strict=True))
 
@@ -165,8 +163,7 @@ class Rewriter:
         if inner is node.operation:
             return model(*args, **kwargs)
         # It stands for a layer, and takes tensors only, one after another.
-        mode = {} if kwargs.get("training") is None else {"training": kwargs["training"]}
-        return model(tensors if len(tensors) > 1 else tensors[0], **mode)
+        return model(tensors if len(tensors) > 1 else tensors[0])
 
     def _model(self, operation: Any, inner: keras.Model) -> keras.Model:
         if id(operation) not in self._models:
@@ -181,9 +178,3 @@ def _ends(original: Any, view: keras.Model) -> tuple[Any, Any]:
         return view.inputs[0], view.outputs if len(view.outputs) > 1 else view.outputs[0]
     own = original if is_graph(original) else view
     return own.input, own.output
-
-
-def _renewed(structure: Any, new: Tensors) -> Any:
-    return keras.tree.map_structure(
-        lambda value: new[id(value)] if isinstance(value, keras.KerasTensor) else value, structure
-    )
