@@ -61,7 +61,9 @@ def functional(kind=keras.Model):
 
 def nested():
     x = keras.Input((6,), name="features")
-    deep = keras.Sequential([keras.Input((6,)), L.Dense(5, "tanh", name="deepest"), L.Dense(6, name="out")], name="deep")
+    deep = keras.Sequential(
+        [keras.Input((6,)), L.Dense(5, "tanh", name="deepest"), L.Dense(6, name="out")], name="deep"
+    )
     middle = keras.Model(x, deep(L.Dense(6, name="hidden")(x)), name="middle")
     inputs = keras.Input((4,), name="image")
     return keras.Model(inputs, L.Dense(2, name="end")(middle(L.Dense(6, name="hidden")(inputs))), name="outer")
