@@ -12,6 +12,7 @@ from tfprune.granularity import Granularity, prune_lowest
 from tfprune.graph.exclude import Exclude, Overrides, resolve_overrides
 from tfprune.parts.kernels import Kernel, kernels
 
+
 @dataclass(frozen=True)
 class Choice:
     """The kernels that a callback prunes, and what is pruned together in them.
