@@ -19,7 +19,8 @@ PACKAGE = Path(tfprune.__file__).parent
 ROOT = PACKAGE.parent
 
 LEVELS = [
-    ["common", "granularity", "schedules", "training", "tflite"],
+    ["common"],
+    ["granularity", "schedules", "training", "tflite"],
     ["criteria", "distributions", "files", "growth", "graph", "runtime"],
     ["rewriting", "data"],
     ["layers", "quantization"],

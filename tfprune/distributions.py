@@ -1,11 +1,12 @@
 """How a network's sparsity is shared out among its layers: from scores to a count of pruned units per layer."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tfprune.granularity import floor_share, prune_lowest
+from tfprune.common.selection import kth_lowest
+from tfprune.granularity import floor_share
 
 Distribution: TypeAlias = Callable[[Mapping[str, np.ndarray], float], dict[str, int]]
 """From scores by layer (higher means keep, +inf must stay) and a sparsity in [0, 1) to how many units of each go."""
@@ -29,8 +30,8 @@ def uniform(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]
     >>> uniform({"a": np.ones(10), "b": np.ones((3, 5))}, 0.5)
     {'a': 5, 'b': 7}
     """
-    room = _room(scores, sparsity)
-    return {name: min(floor_share(array.size, sparsity), room[name]) for name, array in scores.items()}
+    layers = _measure(scores, sparsity)
+    return {name: min(floor_share(layer.size, sparsity), layer.room) for name, layer in layers.items()}
 
 
 def erdos_renyi(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]:
@@ -56,7 +57,7 @@ def erdos_renyi(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, 
     >>> erdos_renyi({"wide": np.ones((100, 100)), "narrow": np.ones((100, 10))}, 0.5)
     {'wide': 5500, 'narrow': 0}
     """
-    return _erdos_renyi(scores, sparsity, {name: array.shape[-2:] for name, array in scores.items()})
+    return _erdos_renyi(_measure(scores, sparsity), sparsity, lambda layer: layer.shape[-2:])
 
 
 def erdos_renyi_kernel(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]:
@@ -81,7 +82,7 @@ def erdos_renyi_kernel(scores: Mapping[str, np.ndarray], sparsity: float) -> dic
     >>> erdos_renyi_kernel({"conv": np.ones((3, 3, 64, 64)), "head": np.ones((64, 10))}, 0.9)
     {'conv': 33753, 'head': 0}
     """
-    return _erdos_renyi(scores, sparsity, {name: array.shape for name, array in scores.items()})
+    return _erdos_renyi(_measure(scores, sparsity), sparsity, lambda layer: layer.shape)
 
 
 def global_(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]:
@@ -106,50 +107,70 @@ def global_(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]
     >>> global_({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0, 5.0, 6.0])}, 0.5)
     {'a': 1, 'b': 2}
     """
-    room = sum(_room(scores, sparsity).values())
-    together = np.concatenate([array.ravel() for array in scores.values()])
-    together = together.astype(np.result_type(together.dtype, np.float32), copy=False)
-    count = floor_share(together.size, sparsity)
+    layers = _measure(scores, sparsity)
+    room, size = (sum(getattr(layer, what) for layer in layers.values()) for what in ("room", "size"))
+    count = floor_share(size, sparsity)
     if count > room:
         raise ValueError(
-            f"A sparsity of {sparsity} means pruning {count} of {together.size} units, but only {room} may go, "
+            f"A sparsity of {sparsity} means pruning {count} of {size} units, but only {room} may go, "
             f"{count - room} too few: the others are protected (+inf), or the last of their layer. "
-            f"Lower the sparsity to at most {room / together.size:.4g}, or protect less."
+            f"Lower the sparsity to at most {room / size:.4g}, or protect less."
         )
-    bounds = np.cumsum([array.size for array in scores.values()])[:-1]
-    for layer in np.split(together, bounds):
-        layer[layer.argmax()] = np.inf
-    kept = np.split(prune_lowest(together, count), bounds)
-    return {name: layer.size - int(np.count_nonzero(layer)) for name, layer in zip(scores, kept, strict=True)}
+    if not count:
+        return dict.fromkeys(layers, 0)
+
+    def without_best() -> Iterator[np.ndarray]:
+        for name, layer in layers.items():
+            units = scores[name].ravel()
+            yield units[: layer.best]
+            yield units[layer.best + 1 :]
+
+    sizes = [part for layer in layers.values() for part in (layer.best, layer.size - layer.best - 1)]
+    counts = kth_lowest(without_best, sizes, count).counts(count)
+    return {name: counts[2 * index] + counts[2 * index + 1] for index, name in enumerate(layers)}
 
 
-def _room(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]:
-    """Return how many units of each layer may go at most, or raise if something is wrong with the arguments."""
+class _Layer(NamedTuple):
+    """What is to be known of a layer's scores: how many may go at most, and where the first of the best ones is."""
+
+    shape: tuple[int, ...]
+    size: int
+    room: int
+    best: int
+
+
+def _measure(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, _Layer]:
+    """Return what is to be known of each layer, or raise if something is wrong with the arguments."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be in [0, 1). Received: {sparsity}.")
     if not scores:
         raise ValueError("There is no layer to prune: scores is empty. Pass the scores of at least one layer.")
+    layers = {}
     for name, array in scores.items():
         if not array.size:
             raise ValueError(f"Layer {name!r} has no units to prune: its scores have the shape {array.shape}.")
-        if np.isnan(array).any():
+        best = int(array.argmax())  # of a NaN, if there is one
+        highest = array.flat[best]
+        if np.isnan(highest):
             raise ValueError(
                 f"Some scores of layer {name!r} are NaN, so its units cannot be ranked. "
                 "The weights are probably NaN: lower the learning rate or clip gradients (clipnorm=1.0)."
             )
-    return {name: min(int(np.count_nonzero(array < np.inf)), array.size - 1) for name, array in scores.items()}
+        free = array.size if highest < np.inf else int(np.count_nonzero(array < np.inf))
+        layers[name] = _Layer(array.shape, array.size, min(free, array.size - 1), best)
+    return layers
 
 
 def _erdos_renyi(
-    scores: Mapping[str, np.ndarray], sparsity: float, shapes: Mapping[str, tuple[int, ...]]
+    layers: Mapping[str, _Layer], sparsity: float, shape_of: Callable[[_Layer], tuple[int, ...]]
 ) -> dict[str, int]:
     """Solve for the factor of the densities; each round makes the layers dense that would be the densest above 1."""
-    room = _room(scores, sparsity)
-    sizes = {name: array.size for name, array in scores.items()}
-    padded = {name: (1,) * (2 - len(shape)) + tuple(shape) for name, shape in shapes.items()}
+    sizes = {name: layer.size for name, layer in layers.items()}
+    shapes = {name: tuple(shape_of(layer)) for name, layer in layers.items()}
+    padded = {name: (1,) * (2 - len(shape)) + shape for name, shape in shapes.items()}
     raw = {name: sum(shape) / np.prod(shape, dtype=float) for name, shape in padded.items()}
     live = sum(size - floor_share(size, sparsity) for size in sizes.values())
-    density = dict.fromkeys(scores, 1.0)
+    density = dict.fromkeys(layers, 1.0)
     while raw:
         left = live - sum(size for name, size in sizes.items() if name not in raw)
         factor = left / sum(raw[name] * sizes[name] for name in raw)
@@ -158,4 +179,4 @@ def _erdos_renyi(
             density |= {name: factor * share for name, share in raw.items()}
             break
         raw = {name: share for name, share in raw.items() if share < highest}
-    return {name: min(floor_share(size, 1 - density[name]), room[name]) for name, size in sizes.items()}
+    return {name: min(floor_share(size, 1 - density[name]), layers[name].room) for name, size in sizes.items()}

@@ -15,8 +15,8 @@ class Schedule(ABC):
     """Which value (a sparsity, a fraction that is dropped and grown again, a strength) holds at time t.
 
     A subclass says which in `value`, and may say in `due` when updates are made; callbacks take it wherever they take a
-    schedule. A penalty asks in every step or epoch, and for `value` only. Two more ways to give a value are a number
-    and a plain function of t: see `Function`.
+    schedule. A penalty asks in every step or epoch, and for `value` only. In the place of a schedule, callbacks also
+    take a number, or a plain function of t: see `Function`.
 
     Attributes:
         begin: The time of the first update.
@@ -287,8 +287,8 @@ def as_schedule(
 
     Example:
 
-    >>> as_schedule("sparsity", 0.8, Polynomial).with_end(100).value(50)
-    0.7
+    >>> as_schedule("sparsity", 0.8, Polynomial).with_end(100).value(100)
+    0.8
     >>> as_schedule("sparsity", lambda t: t / 1000, frequency=10).value(500)
     0.5
     >>> as_schedule("sparsity", 80)
@@ -300,7 +300,7 @@ def as_schedule(
         return given
     if callable(given) and not isinstance(given, type):
         return Function(given, **times)
-    if not _is_number(given) or not 0 <= given < 1:
+    if isinstance(given, type) or not _is_number(given) or not 0 <= given < 1:
         raise ValueError(
             f"{argument} must be a number in [0, 1), a function of time, or a schedule. Received: {given!r}."
         )

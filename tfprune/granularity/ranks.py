@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tfprune.common.selection import drop_last_ties, kth_lowest
+
 
 def floor_share(size: int, fraction: float) -> int:
     """Return `size * fraction` rounded down, as the papers do.
@@ -45,17 +47,15 @@ def prune_lowest(scores: np.ndarray, count: int) -> np.ndarray:
     if count == 0:
         return np.ones(scores.shape, bool)
     flat = scores.ravel()
-    threshold = np.partition(flat, count - 1)[count - 1]
-    mask = flat >= threshold
-    ties = np.flatnonzero(flat == threshold)
-    surplus = count - (flat.size - np.count_nonzero(mask))
-    mask[ties[ties.size - surplus :]] = False
+    found = kth_lowest(lambda: [flat], [flat.size], count)
+    mask = flat >= found.value
+    drop_last_ties(mask, flat, found.value, count - found.below[0])
     return mask.reshape(scores.shape)
 
 
 def refuse_nan(scores: np.ndarray) -> None:
     """Raise a ValueError if a score is NaN."""
-    if np.isnan(scores).any():
+    if scores.size and np.isnan(scores.max()):  # the largest of numbers with a NaN among them is NaN
         raise ValueError(
             "Some scores are NaN, so they cannot be ranked. "
             "The weights are probably NaN: lower the learning rate or clip gradients (clipnorm=1.0)."

@@ -136,17 +136,17 @@ class HeldMasks(StepHook):
         others = held_by_others(self._model, self.run, than=self)
         for path, mask in masks.items():
             self.masks[path] = mask
-            self._held[path].assign(-mask.astype("float32"))
             keep = mask if fresh is None or path not in fresh else mask & ~fresh[path]
-            variable = self._variables[path]
-            values = variable.numpy()
-            zeros = np.where(mask & others.get(path, True), 0.0, -0.0)
-            variable.assign(np.where(keep & (values != 0), values, zeros))
+            living = mask & others[path] if path in others else mask
+            self._held[path].assign(tf.where(mask, -1.0, 0.0))
+            _write(self._variables[path], keep, living)
             averages = {id(average) for average in self._averages[path]}
             for slot in self._slots.get(path, []):
-                # What becomes the weight in the end carries the mark of a masked weight too.
-                anew = np.where(mask, 0.0, -0.0) if id(slot) in averages else self._initial.get(id(slot), 0.0)
-                slot.assign(ops.where(keep, slot, ops.cast(anew, slot.dtype)))
+                if id(slot) in averages:  # what becomes the weight in the end carries the mark of a masked weight too
+                    slot.assign(tf.where(keep, slot, tf.cast(0.0, slot.dtype)))
+                    slot.assign(tf.where(mask, slot, _negative_zero(slot)))
+                else:
+                    slot.assign(tf.where(keep, slot, tf.cast(self._initial.get(id(slot), 0.0), slot.dtype)))
 
     def release(self) -> None:
         """Write the zeros once more (`use_ema` overwrites weights at the end) and let the optimizer go."""
@@ -154,7 +154,7 @@ class HeldMasks(StepHook):
         for path, mask in self.masks.items():
             # Living weights stay as they are: some may be masked by another holder.
             variable = self._variables[path]
-            variable.assign(np.where(mask, variable.numpy(), -0.0))
+            variable.assign(tf.where(mask, variable, _negative_zero(variable)))
 
     def before_update(self, gradients: Gradients) -> Gradients:
         """Hide the gradients of masked weights from the optimizer."""
@@ -255,6 +255,27 @@ def _kill(value: Any, negative_mask: Any) -> Any:
 def _positive(variable: keras.Variable, value: Any) -> Any:
     """A constraint such as NonNeg makes living weights -0.0, which would say that they are masked."""
     return value if getattr(variable, "constraint", None) is None else tf.where(tf.equal(value, 0), 0.0, value)
+
+
+def _write(variable: keras.Variable, keep: np.ndarray, living: np.ndarray) -> None:
+    """Write a kernel's zeros: +0.0 where a weight lives, -0.0 where it is masked.
+
+    One after the other, so that there is never more than one new copy of a kernel, which may have 400 megabytes.
+
+    Args:
+        variable: The kernel.
+        keep: Whose values stay.
+        living: Which weights live.
+    """
+    stays = tf.not_equal(variable, 0)
+    stays = tf.logical_and(stays, keep)
+    variable.assign(tf.where(stays, variable, tf.cast(0.0, variable.dtype)))
+    variable.assign(tf.where(living, variable, _negative_zero(variable)))
+
+
+def _negative_zero(like: keras.Variable) -> Any:
+    # TensorFlow keeps the constants 0.0 and -0.0 in one place of its cache, since they are equal.
+    return -tf.zeros((), like.dtype)
 
 
 def _match(model: keras.Model, masks: Masks) -> list[tuple[keras.Variable, np.ndarray]]:

@@ -220,6 +220,7 @@ class _Pull(StepHook):
         # When the optimizer has counted the step, a schedule gives the rate of the next. Without tf.identity, a rate
         # that is a variable would be read only where it is used.
         self._kept.rate = tf.identity(ops.cast(self._optimizer.learning_rate, "float32"))
+        self._kept.gradients = [_tensor(each) for each in gradients.values()]
         strength = self._callback._strength.tensor() / self._replicas
         return self._callback.pull_gradients(gradients, strength * (self._optimizer.loss_scale_factor or 1.0))
 
@@ -231,10 +232,17 @@ class _Pull(StepHook):
             calls = ops.convert_to_tensor(self._optimizer.variables[0])
             rate = rate * ops.cast(tf.equal(calls % every, 0), rate.dtype)
         strength = self._callback._strength.tensor()
-        pulled = list(self._callback.pull_weights(weight, rate, strength))
+        # Where data of unknown length runs out, Keras finds out within a step, of which everything runs that needs no
+        # data. What a penalty remembers must not move then.
+        with tf.control_dependencies(self._kept.gradients):
+            pulled = list(self._callback.pull_weights(weight, rate, strength))
         averages = [(average, value) for v, value in pulled for average in self._averages.get(v.path, ())]
         zeroed = [(average, ops.where(ops.equal(v, 0), ops.zeros_like(v), weight(average))) for average, v in averages]
         return pulled + zeroed
+
+
+def _tensor(gradient: Any) -> Any:
+    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient  # of an Embedding
 
 
 def check_strength(strength: ScheduleLike) -> float | Schedule:

@@ -3,23 +3,23 @@
 import random
 import warnings
 from abc import abstractmethod
-from numbers import Real
 from typing import Any, ClassVar, Literal, NoReturn
 
 import keras
 import numpy as np
+from keras import ops
 
-from tfprune.distributions import Distribution, uniform
-from tfprune.granularity import Granularity, Unstructured, check_granularity, prune_lowest
-from tfprune.graph.exclude import Exclude, Overrides, resolve_overrides
-from tfprune.parts.kernels import Kernel, kernels
-from tfprune.schedules import Schedule
+from tfprune.callbacks.active_schedule import ActiveSchedule
+from tfprune.callbacks.weights.arrays import Arrays, LazyArrays
+from tfprune.callbacks.weights.choice import Choice, scores_of_magnitude
+from tfprune.distributions import Distribution
+from tfprune.granularity import Granularity, Unstructured, check_granularity
+from tfprune.graph.exclude import Exclude, Overrides
+from tfprune.parts.kernels import Kernel
+from tfprune.schedules import Schedule, ScheduleLike, as_schedule
 from tfprune.training.clock import Clock
 from tfprune.training.masks import HeldMasks, held_by_others, recorded_mask
 from tfprune.training.step import CapturedGradients
-
-Arrays = dict[str, np.ndarray]
-"""Arrays by the name of a kernel."""
 
 
 class SparseTraining(keras.callbacks.Callback):
@@ -37,8 +37,11 @@ class SparseTraining(keras.callbacks.Callback):
     last step of a `fit`, where they would not be trained, unless the schedule has an `end` beyond it: then training
     goes on.
 
+    Arrays of all kernels come as a mapping that makes each one when it is asked for, so that an update of a large model
+    needs memory for one kernel at a time. Take them one by one, and keep none.
+
     Args:
-        schedule: When masks are updated, and by how much.
+        schedule: When masks are updated, and by how much: a schedule, a number, or a function of the step.
         distribution: How sparsity is split over layers.
         granularity: What is pruned together.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
@@ -47,7 +50,7 @@ class SparseTraining(keras.callbacks.Callback):
 
     Example:
 
-    >>> from tfprune.schedules import Constant
+    >>> from tfprune.distributions import uniform
     >>> class Fixed(SparseTraining):
     ...     def start_masks(self, recorded, time):
     ...         return self.random_masks(recorded, 0.5)
@@ -55,13 +58,17 @@ class SparseTraining(keras.callbacks.Callback):
     ...         return masks, {}
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
     >>> model.compile("sgd", "mse")
-    >>> callback = Fixed(Constant(0.0), uniform)
+    >>> callback = Fixed(0.0, uniform)
     >>> model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0, callbacks=[callback]).history["sparsity"]
     [0.5]
     """
 
     default_end: ClassVar[float | None] = None
     """Where a schedule without an `end` ends, as a fraction of the training; `None` for never."""
+    scheduled: ClassVar[str] = "schedule"
+    """What the user's argument is called that the schedule comes from, for messages."""
+    rises: ClassVar[bool] = False
+    """Whether the schedule's value is a sparsity, which may not fall."""
     gradients: ClassVar[Literal["none", "after_update", "instead_of_update"]] = "none"
     """Whether an update needs the dense gradient of a training step, and whether that step moves the weights."""
     rewires: ClassVar[bool] = True
@@ -69,7 +76,7 @@ class SparseTraining(keras.callbacks.Callback):
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: ScheduleLike,
         distribution: Distribution,
         granularity: Granularity | None = None,
         exclude: Exclude = None,
@@ -77,7 +84,7 @@ class SparseTraining(keras.callbacks.Callback):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.schedule = schedule
+        self.schedule = as_schedule(self.scheduled, schedule)
         self.distribution = distribution
         given = granularity or Unstructured()
         self.granularity: Granularity = check_granularity(given, Granularity, type(self).__name__)  # type: ignore[type-abstract]
@@ -86,10 +93,8 @@ class SparseTraining(keras.callbacks.Callback):
         # Drawn as Keras draws the seeds of its layers, so that keras.utils.set_random_seed makes it repeatable.
         self.seed = random.randint(0, 2**31 - 1) if seed is None else _check_seed(seed)
         self._kernels: dict[str, Kernel] = {}
-        self._own: dict[str, float] = {}
         self._held: HeldMasks | None = None
         self._captured: CapturedGradients | None = None
-        self._active = schedule
 
     @abstractmethod
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
@@ -119,20 +124,15 @@ class SparseTraining(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the weights and check the schedule; errors come here, before time is spent."""
-        found = kernels(self.model, self.exclude)
-        settings = resolve_overrides(self.model, self.overrides, [kernel.variable for kernel in found])
-        own = dict(zip((kernel.name for kernel in found), settings, strict=True))
-        chosen = [kernel for kernel in found if not kernel.depthwise or own[kernel.name] is not None]
-        self._kernels = {kernel.name: kernel for kernel in chosen}
-        self._own = {name: value for name, value in own.items() if value is not None}
+        self._choice = Choice.of(self.model, self.granularity, self.exclude, self.overrides)
+        self._kernels = self._choice.kernels
         if not self._kernels:
             raise ValueError(
                 f"{type(self).__name__} finds no weights to prune in {self.model.name!r}: it has no trainable layer "
                 "with a kernel that is not excluded. Depthwise kernels are pruned only if `overrides` names them."
             )
-        self._check_sizes()
         self._clock = Clock(self, self.schedule.unit, takes_a_step=self.gradients == "instead_of_update")
-        self._active = self._resolve(self.schedule, self.default_end)
+        self._active = self._in_time(self.scheduled, self.schedule, self.default_end, self.rises)
         self._warn_of_early_end()
         self._held = self._captured = None
         self._started = False
@@ -166,7 +166,7 @@ class SparseTraining(keras.callbacks.Callback):
             if gradients is not None:
                 time, self._waiting = self._waiting, None
                 if self._due(time):
-                    self._update(time, {name: gradients[kernel.path] for name, kernel in self._kernels.items()})
+                    self._update(time, LazyArrays(self._kernels, lambda name: gradients[self._kernels[name].path]))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Update before validation, if the number of steps was not known."""
@@ -209,33 +209,24 @@ class SparseTraining(keras.callbacks.Callback):
         Returns:
             The masks by kernel name.
         """
-        units = {n: self.granularity.units(scores[n], kernel.input_axis) for n, kernel in self._kernels.items()}
-        split = {name: array for name, array in units.items() if name not in self._own}
-        counts = (distribution or self.distribution)(split, sparsity) if split else {}
-        for name, own in self._own.items():
-            counts |= uniform({name: units[name]}, own * progress)
-        kept = {name: prune_lowest(units[name], counts[name]) for name in self._kernels}
-        return {
-            name: self.granularity.expand(kept[name], scores[name].shape, kernel.input_axis)
-            for name, kernel in self._kernels.items()
-        }
+        return self._choice.masks(scores, sparsity, progress, distribution or self.distribution)
 
-    def prune_smallest(self, weights: Arrays, masks: Arrays, sparsity: float, final: float) -> Arrays:
+    def prune_smallest(self, weights: Arrays, masks: Arrays, sparsity: float, final: float | None) -> Arrays:
         """Return masks without the smallest weights; what is pruned already stays pruned.
 
         Args:
             weights: By kernel name.
             masks: The masks that hold now, by kernel name.
             sparsity: The fraction of weights to prune now.
-            final: What it will be in the end: `overrides` follow in proportion.
+            final: What it will be in the end: `overrides` follow in proportion. None if nobody knows.
 
         Returns:
             The masks by kernel name.
         """
-        # Pruned weights rank below living zeros, so that they are counted first and stay pruned.
-        scores = {name: np.where(masks[name], np.abs(weight), -1.0) for name, weight in weights.items()}
-        chosen = self.prune(scores, sparsity, progress=sparsity / final if final else 1.0)
-        return {name: mask & masks[name] for name, mask in chosen.items()}
+        chosen = self.prune(scores_of_magnitude(weights, masks), sparsity, progress=self._progress(sparsity, final))
+        for name, mask in chosen.items():
+            np.logical_and(mask, masks[name], out=mask)
+        return chosen
 
     def random_masks(self, recorded: Arrays, sparsity: float) -> Arrays:
         """Return random masks; or the recorded ones, if as many weights live in them.
@@ -264,50 +255,39 @@ class SparseTraining(keras.callbacks.Callback):
 
     def random_scores(self, time: int) -> Arrays:
         """Return uniform random numbers for every weight, which depend on the seed, the kernel and the time only."""
-        return {
-            name: np.random.default_rng([self.seed, time, index]).random(kernel.variable.shape, dtype=np.float32)
-            for index, (name, kernel) in enumerate(self._kernels.items())
-        }
+        index = {name: number for number, name in enumerate(self._kernels)}
 
-    def _resolve(self, schedule: Schedule, fraction: float | None) -> Schedule:
-        """The schedule with an end."""
-        total = self._clock.total
-        if schedule.end is None and fraction is not None:
-            if total is None:
-                raise ValueError(
-                    f"{type(self).__name__} cannot tell when to end: the number of steps per epoch is unknown. Give "
-                    'the schedule an `end`, count in epochs (unit="epochs"), or pass steps_per_epoch to fit.'
-                )
-            end = round(total * fraction)
-            if end <= schedule.begin:
-                raise ValueError(
-                    f"{type(self).__name__} would begin at {schedule.begin} {schedule.unit}, but training has {total}, "
-                    f"and without an `end` the schedule ends at {end}. Begin earlier, train longer, or give an `end`."
-                )
-            schedule = schedule.with_end(end)
-        return schedule
+        def score(name: str) -> np.ndarray:
+            random = np.random.default_rng([self.seed, time, index[name]])
+            return random.random(self._kernels[name].variable.shape, dtype=np.float32)
+
+        return LazyArrays(index, score)
+
+    def value(self, time: int) -> float:
+        """Return the value of the schedule at a time, in its unit; a ValueError if that is out of range."""
+        return self._active.value(time)
+
+    def _in_time(self, argument: str, schedule: Schedule, default_end: float | None, rises: bool) -> ActiveSchedule:
+        """A schedule in the time of this `fit`."""
+        return ActiveSchedule(argument, schedule, self._clock, default_end, rises=rises)
+
+    def _progress(self, sparsity: float, final: float | None) -> float:
+        """How much of the sparsities in `overrides` is due."""
+        if final is None and self._choice.own:
+            raise ValueError(
+                f"`overrides` follow in proportion to the final {self.scheduled}, but nobody knows when training ends. "
+                "Give the schedule an `end`, or pass steps_per_epoch to fit."
+            )
+        return sparsity / final if final else 1.0
 
     def _warn_of_early_end(self) -> None:
-        schedule, total = self._active, self._clock.total
-        if total is not None and not self.rewires and schedule.end is not None and schedule.end > total:
+        end, total = self._active.end, self._clock.total
+        if total is not None and not self.rewires and end is not None and end > total:
             warnings.warn(
-                f"{type(self).__name__} reaches its sparsity at {schedule.end} {schedule.unit}, but this fit ends at "
-                f"{total}, at a sparsity of {schedule.value(total):.3g}.",
+                f"{type(self).__name__} reaches its sparsity at {end} {self._active.unit}, but this fit ends at "
+                f"{total}, at a sparsity of {self.schedule.value(total):.3g}.",
                 stacklevel=2,
             )
-
-    def _check_sizes(self) -> None:
-        for name, own in self._own.items():
-            if isinstance(own, bool) or not isinstance(own, Real) or not 0 <= own < 1:
-                raise ValueError(
-                    f"The sparsity that `overrides` gives {name!r} must be a number in [0, 1). Received: {own!r}."
-                )
-            self.granularity.check_sparsity(own)
-        for name, kernel in self._kernels.items():
-            try:
-                self.granularity.units(np.ones((1,) * len(kernel.variable.shape)), kernel.input_axis)
-            except ValueError as error:
-                raise ValueError(f"{name!r} cannot be pruned so. Leave it out with `exclude`, or: {error}") from error
 
     def _start(self) -> None:
         if self._clock.steps is None and self._active.unit == "epochs" and self.gradients != "none":
@@ -321,7 +301,7 @@ class SparseTraining(keras.callbacks.Callback):
             name: recorded_mask(kernel.variable) | ~others.get(kernel.path, np.True_)
             for name, kernel in self._kernels.items()
         }
-        self._weights()  # raises if they are not finite
+        self._check_finite()
         masks = self.start_masks(recorded, self._clock.now)
         self._held = HeldMasks(self.model, self._by_path(masks), self.params)
         if self.gradients != "none":
@@ -333,15 +313,7 @@ class SparseTraining(keras.callbacks.Callback):
             )
 
     def _due(self, time: int) -> bool:
-        return self.due(time) and not (self.rewires and self.ends(self._active))
-
-    def ends(self, schedule: Schedule) -> bool:
-        """Whether training ends where an update would be made now.
-
-        Then `fit` does, and the schedule has no later `end` that says it will go on.
-        """
-        total = self._clock.total
-        return self._clock.ends and total is not None and (schedule.end is None or schedule.end <= total)
+        return self.due(time) and not (self.rewires and self._active.ends)
 
     def due(self, time: int) -> bool:
         """Whether masks are updated at a time, in the unit of the schedule."""
@@ -364,15 +336,17 @@ class SparseTraining(keras.callbacks.Callback):
         for name, gradient in gradients.items():
             if not np.isfinite(gradient).all():
                 self._stop(f"The gradient of {name!r} is not finite")
+        self._check_finite()
         masks, fresh = self.update_masks(self._weights(), self.masks, gradients, time)
         self._held.update(self._by_path(masks), self._by_path(fresh))
 
-    def _weights(self) -> Arrays:
-        weights = {name: kernel.variable.numpy() for name, kernel in self._kernels.items()}
-        for name, value in weights.items():
-            if not np.isfinite(value).all():
+    def _weights(self) -> LazyArrays:
+        return LazyArrays(self._kernels, lambda name: self._kernels[name].variable.numpy())
+
+    def _check_finite(self) -> None:
+        for name, kernel in self._kernels.items():
+            if not bool(ops.all(ops.isfinite(kernel.variable))):
                 self._stop(f"{name!r} has weights that are not finite")
-        return weights
 
     def _stop(self, what: str) -> NoReturn:
         self._release()
@@ -393,8 +367,8 @@ class SparseTraining(keras.callbacks.Callback):
         """Keep the masks that weights carry which another callback has brought back from an earlier epoch."""
         assert self._held is not None
         held = self._held.masks
-        values = {kernel.path: kernel.variable.numpy() for kernel in self._kernels.values()}
-        revived = sum(int(((value != 0) & ~held[path]).sum()) for path, value in values.items())
+        variables = {kernel.path: kernel.variable for kernel in self._kernels.values()}
+        revived = sum(int(((v.numpy() != 0) & ~held[path]).sum()) for path, v in variables.items())
         earlier = {kernel.path: recorded_mask(kernel.variable) for kernel in self._kernels.values()}
         if revived and all(mask.sum() == held[path].sum() for path, mask in earlier.items()):
             self._held.masks |= earlier
@@ -407,7 +381,7 @@ class SparseTraining(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _by_path(self, arrays: Arrays) -> Arrays:
+    def _by_path(self, arrays: Arrays) -> dict[str, np.ndarray]:
         return {self._kernels[name].path: array for name, array in arrays.items()}
 
 

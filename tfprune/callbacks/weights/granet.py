@@ -1,13 +1,14 @@
 """GraNet: gradual pruning with zero-cost neuroregeneration."""
 
 import math
+from typing import Any
 
-from tfprune.callbacks.weights.base import Arrays, SparseTraining
+from tfprune.callbacks.weights.arrays import Arrays
+from tfprune.callbacks.weights.base import SparseTraining
 from tfprune.callbacks.weights.rigl import grow_by_gradient
-from tfprune.common.checks import check_fraction
 from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.graph.exclude import Exclude, Overrides
-from tfprune.schedules import Cosine, Polynomial, Schedule
+from tfprune.schedules import Cosine, Polynomial, Schedule, ScheduleLike, as_schedule
 
 
 class GraNet(SparseTraining):
@@ -23,9 +24,10 @@ class GraNet(SparseTraining):
 
     Args:
         sparsity: The final sparsity, in [0, 1), which starts at 0.5; or a schedule: `Polynomial(0.9, initial=0.0)`
-            starts dense.
-        drop: Which fraction of each layer's living weights is replaced; it counts in the schedule's unit. By default
-            a cosine from 0.5 to 0.005 over the whole training, as often as the schedule prunes.
+            starts dense; or a function of the step. It may not fall.
+        drop: Which fraction of each layer's living weights is replaced: a schedule that counts in the unit of the
+            other. A number falls on a cosine to 0.005 over the whole training; it is asked for as often as the schedule
+            prunes, and so is a function of the step.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Final sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a
             dict from layer to sparsity, or a function that returns one or None. They count apart from all others.
@@ -50,42 +52,40 @@ class GraNet(SparseTraining):
     default_end = 0.5
     gradients = "after_update"
     rewires = False  # it prunes too
+    scheduled = "sparsity"
+    rises = True
 
     def __init__(
         self,
-        sparsity: float | Polynomial,
+        sparsity: ScheduleLike,
         *,
-        drop: Schedule | None = None,
+        drop: ScheduleLike = 0.5,
         exclude: Exclude = None,
         overrides: Overrides = None,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(sparsity, Polynomial):
-            sparsity = Polynomial(check_fraction("sparsity", sparsity), initial=min(0.5, sparsity))
-        if drop is None:
-            drop = Cosine(0.5, final=0.005, begin=sparsity.begin, frequency=sparsity.frequency, unit=sparsity.unit)
-        if drop.unit != sparsity.unit:
-            raise ValueError(
-                f"drop and sparsity must count in one unit. Received: {drop.unit!r} and {sparsity.unit!r}."
-            )
-        super().__init__(sparsity, global_, None, exclude, overrides, seed)
-        self.drop = drop
-        self._initial = sparsity.initial
-        self._final = sparsity.final
+        schedule = as_schedule(self.scheduled, sparsity, lambda final: Polynomial(final, initial=min(0.5, final)))
+        super().__init__(schedule, global_, None, exclude, overrides, seed)
+        self.drop = _as_often(schedule, drop)
 
     def on_train_begin(self, logs: dict[str, object] | None = None) -> None:
         """Find the weights and check both schedules."""
         super().on_train_begin(logs)
-        self._dropping = self._resolve(self.drop, 1.0)
+        self._dropping = self._in_time("drop", self.drop, 1.0, rises=False)
+        self._final = self._active.final
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
         # A dense start stays dense until the first update, also where training goes on in between.
-        if not self._initial or not all(mask.all() for mask in recorded.values()):
+        initial, sparsity = self.value(self._active.begin), self.value(max(time, self._active.begin))
+        if not initial or not all(mask.all() for mask in recorded.values()):
             return recorded
-        sparsity = self._active.value(time)
-        progress = sparsity / self._final
-        return self.prune(self.random_scores(0), sparsity, progress=progress, distribution=erdos_renyi_kernel)
+        return self.prune(
+            self.random_scores(0),
+            sparsity,
+            progress=self._progress(sparsity, self._final),
+            distribution=erdos_renyi_kernel,
+        )
 
     def due(self, time: int) -> bool:
         """When there is something to prune or to regenerate."""
@@ -95,7 +95,7 @@ class GraNet(SparseTraining):
         """Prune the smallest weights of all layers, then regenerate each layer."""
         # A time after the end makes up for a last pruning that fell due within the same `steps_per_execution`.
         if self._active.due(time) or time > (self._active.end or time):
-            masks = self.prune_smallest(weights, masks, self._active.value(time), self._final)
+            masks = self.prune_smallest(weights, masks, self.value(time), self._final)
         if not self._regenerates(time):
             return masks, {}
         fraction = self._dropping.value(time)
@@ -104,4 +104,13 @@ class GraNet(SparseTraining):
 
     def _regenerates(self, time: int) -> bool:
         """New weights would be pointless after the last step."""
-        return self._dropping.due(time) and not self.ends(self._dropping)
+        return self._dropping.due(time) and not self._dropping.ends
+
+
+def _as_often(sparsity: Schedule, drop: ScheduleLike) -> Schedule:
+    """The schedule of `drop`; without times of its own it has those of the sparsity."""
+    times: dict[str, Any] = {"begin": sparsity.begin, "frequency": sparsity.frequency, "unit": sparsity.unit}
+    found = as_schedule("drop", drop, lambda level: Cosine(level, final=min(0.005, level), **times), **times)
+    if found.unit != sparsity.unit:
+        raise ValueError(f"drop and sparsity must count in one unit. Received: {found.unit!r} and {sparsity.unit!r}.")
+    return found

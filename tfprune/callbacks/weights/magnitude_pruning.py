@@ -1,10 +1,13 @@
 """Gradual magnitude pruning."""
 
-from tfprune.callbacks.weights.base import Arrays, SparseTraining
+from typing import Any
+
+from tfprune.callbacks.weights.arrays import Arrays
+from tfprune.callbacks.weights.base import SparseTraining
 from tfprune.distributions import Distribution, uniform
 from tfprune.granularity import Granularity
 from tfprune.graph.exclude import Exclude, Overrides
-from tfprune.schedules import Polynomial
+from tfprune.schedules import Polynomial, ScheduleLike, as_schedule
 
 
 class MagnitudePruning(SparseTraining):
@@ -18,8 +21,9 @@ class MagnitudePruning(SparseTraining):
     ICLR workshop 2018, https://arxiv.org/abs/1710.01878
 
     Args:
-        sparsity: The final sparsity, in [0, 1), or a schedule such as
-            `Polynomial(0.9, initial=0.5, begin=1000, end=5000, frequency=100)`.
+        sparsity: The final sparsity, in [0, 1); or a schedule such as
+            `Polynomial(0.9, initial=0.5, begin=1000, end=5000, frequency=100)`, or a function of the step. It may not
+            fall, since pruned weights do not come back.
         granularity: `Unstructured()`, `NofM(2, 4)` or `Block((4, 1))`.
         distribution: `uniform` (every layer alike), `global_` (the smallest weights of the whole network) or
             another.
@@ -29,7 +33,7 @@ class MagnitudePruning(SparseTraining):
 
     Raises:
         ValueError: If an argument is out of range; when `fit` starts, if there is nothing to prune or the schedule
-            does not fit into the training.
+            does not fit into the training or falls.
 
     Example:
 
@@ -44,20 +48,29 @@ class MagnitudePruning(SparseTraining):
 
     default_end = 0.75
     rewires = False
+    scheduled = "sparsity"
+    rises = True
 
     def __init__(
         self,
-        sparsity: float | Polynomial,
+        sparsity: ScheduleLike,
         *,
         granularity: Granularity | None = None,
         distribution: Distribution = uniform,
         exclude: Exclude = None,
         overrides: Overrides = None,
     ) -> None:
-        schedule = sparsity if isinstance(sparsity, Polynomial) else Polynomial(sparsity)
+        schedule = as_schedule(self.scheduled, sparsity, Polynomial)
         super().__init__(schedule, distribution, granularity, exclude, overrides, seed=0)
-        self.granularity.check_sparsity(schedule.final)
-        self._final = schedule.final
+        if isinstance(schedule, Polynomial):
+            self.granularity.check_sparsity(schedule.final)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the weights, and check the sparsities that they are to have."""
+        super().on_train_begin(logs)
+        self._final = self._active.final
+        if self._final is not None:
+            self.granularity.check_sparsity(self._final)
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Prune what is due at the start, and keep pruned what was."""
@@ -68,4 +81,4 @@ class MagnitudePruning(SparseTraining):
         return self._smaller(weights, masks, time), {}
 
     def _smaller(self, weights: Arrays, masks: Arrays, time: int) -> Arrays:
-        return self.prune_smallest(weights, masks, self._active.value(time), self._final)
+        return self.prune_smallest(weights, masks, self.value(time), self._final)

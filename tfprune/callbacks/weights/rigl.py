@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfprune.callbacks.weights.base import Arrays, SparseTraining
+from tfprune.callbacks.weights.arrays import Arrays
+from tfprune.callbacks.weights.base import SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.growth import drop_and_grow
-from tfprune.schedules import Cosine, Schedule
+from tfprune.schedules import Cosine, ScheduleLike, as_schedule
 
 
 class RigL(SparseTraining):
@@ -30,7 +31,8 @@ class RigL(SparseTraining):
     Args:
         sparsity: The fraction of weights that are pruned, in [0, 1).
         drop: Which fraction of living weights is replaced, and when: `Cosine(0.3)` decays to zero, `Constant(0.3)`
-            stays. Both take `begin`, `end`, `frequency` and `unit` (`"steps"` or `"epochs"`).
+            stays. Both take `begin`, `end`, `frequency` and `unit` (`"steps"` or `"epochs"`). A number stands for the
+            cosine; a function of the step works too.
         distribution: How sparsity is split over layers: `erdos_renyi_kernel`, `erdos_renyi` or `uniform`.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a dict from
@@ -56,18 +58,19 @@ class RigL(SparseTraining):
 
     default_end = 0.75
     gradients = "instead_of_update"
+    scheduled = "drop"
 
     def __init__(
         self,
         sparsity: float,
         *,
-        drop: Schedule = Cosine(0.3),  # noqa: B008 (frozen)
+        drop: ScheduleLike = Cosine(0.3),  # noqa: B008 (frozen)
         distribution: Distribution = erdos_renyi_kernel,
         exclude: Exclude = None,
         overrides: Overrides = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(drop, distribution, None, exclude, overrides, seed)
+        super().__init__(as_schedule(self.scheduled, drop, Cosine), distribution, None, exclude, overrides, seed)
         self._sparsity = check_fraction("sparsity", sparsity)
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
@@ -76,7 +79,7 @@ class RigL(SparseTraining):
 
     def update_masks(self, weights: Arrays, masks: Arrays, gradients: Arrays, time: int) -> tuple[Arrays, Arrays]:
         """Drop the smallest weights of each layer, and grow by the gradient."""
-        fraction = self._active.value(time)
+        fraction = self.value(time)
         counts = {name: floor_share(int(mask.sum()), fraction) for name, mask in masks.items()}
         return grow_by_gradient(weights, masks, gradients, counts)
 

@@ -1,16 +1,18 @@
 """SET: sparse evolutionary training."""
 
+import functools
 from typing import Literal
 
 import numpy as np
 
-from tfprune.callbacks.weights.base import Arrays, SparseTraining
+from tfprune.callbacks.weights.arrays import Arrays
+from tfprune.callbacks.weights.base import SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.growth import Rewiring, drop_and_grow, drop_by_sign, grow
-from tfprune.schedules import Constant, Schedule
+from tfprune.schedules import Constant, ScheduleLike, as_schedule
 
 
 class SET(SparseTraining):
@@ -28,7 +30,7 @@ class SET(SparseTraining):
         criterion: `"sign"` drops the given fraction of the positive and of the negative weights, each the nearest to
             zero, as the paper does; `"magnitude"` the smallest of both together, as RigL's authors do.
         drop: Which fraction of living weights is replaced, and when. It takes `begin`, `end`, `frequency` and `unit`
-            (`"steps"` or `"epochs"`).
+            (`"steps"` or `"epochs"`). A number is dropped after every epoch; a function of the step works too.
         distribution: How sparsity is split over layers: `erdos_renyi_kernel`, `erdos_renyi` or `uniform`.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a dict from
@@ -51,18 +53,21 @@ class SET(SparseTraining):
     [0.75, 0.75]
     """
 
+    scheduled = "drop"
+
     def __init__(
         self,
         sparsity: float,
         *,
         criterion: Literal["sign", "magnitude"] = "sign",
-        drop: Schedule = Constant(0.3, frequency=1, unit="epochs"),  # noqa: B008 (frozen)
+        drop: ScheduleLike = Constant(0.3, frequency=1, unit="epochs"),  # noqa: B008 (frozen)
         distribution: Distribution = erdos_renyi_kernel,
         exclude: Exclude = None,
         overrides: Overrides = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(drop, distribution, None, exclude, overrides, seed)
+        schedule = as_schedule(self.scheduled, drop, functools.partial(Constant, frequency=1, unit="epochs"))
+        super().__init__(schedule, distribution, None, exclude, overrides, seed)
         self._sparsity = check_fraction("sparsity", sparsity)
         if criterion not in ("sign", "magnitude"):
             raise ValueError(f'criterion must be "sign" or "magnitude". Received: {criterion!r}.')
@@ -82,7 +87,7 @@ class SET(SparseTraining):
         )
 
     def _rewire(self, weights: np.ndarray, mask: np.ndarray, gain: np.ndarray, time: int) -> Rewiring:
-        fraction = self._active.value(time)
+        fraction = self.value(time)
         if self.criterion == "magnitude":
             return drop_and_grow(mask, np.abs(weights), gain, floor_share(int(mask.sum()), fraction))
         kept = drop_by_sign(weights, mask, fraction)
