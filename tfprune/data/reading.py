@@ -187,7 +187,11 @@ class Reader:
     def _check_counts(self, batch: Batch) -> None:
         flat = [keras.tree.flatten(part) for part in batch]
         names = self.inputs.names if len(self.inputs.names) > 1 else ["x"] * len(flat[0])
-        named = [*zip(names, flat[0], strict=True), *(("y", y) for y in flat[1]), *(("weights", w) for w in flat[2])]
+        named = [
+            *zip(names, flat[0], strict=True),
+            *(("y", y) for y in flat[1]),
+            *(("sample_weight", w) for w in flat[2]),
+        ]
         arrays = [(name, array) for name, array in named if array is not None]
         for name, array in arrays:
             if not array.ndim:
