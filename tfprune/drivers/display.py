@@ -30,6 +30,11 @@ class Display:
         """What to give to `fit`: Keras' own progress bar on a terminal only."""
         return int(self.wanted and self._console.is_terminal and sys.stdout.isatty())
 
+    @property
+    def epochs_left(self) -> int:
+        """How many epochs are to come at most, as far as is planned."""
+        return self._epochs_now + self._epochs_later
+
     def plan(self, num_phases: int, num_epochs: int) -> None:
         """Take how much there is to do."""
         self.num_phases, self._epochs_later = num_phases, num_epochs
@@ -43,7 +48,7 @@ class Display:
         self._next(num_epochs)
         times = f"{_clock(time.perf_counter() - self._start)} so far"
         if self._epochs_done and self.num_phases:
-            left = (self._epochs_now + self._epochs_later) * self._training / self._epochs_done
+            left = self.epochs_left * self._training / self._epochs_done
             times += f", about {_clock(left)} of training left"
         self.say(f"{self._place()} {title} ({times})")
 
