@@ -41,7 +41,7 @@ def count(model):
     return {"weights": model.count_params(), "draw": float(np.random.random())}
 
 
-def phases(watch=(), epochs=(3, 2)):
+def phases(watch=(), epochs=(2, 2)):
     """Prune channels and train; train on with the same optimizer and prune weights; count.
 
     Args:
@@ -73,5 +73,7 @@ def follow(path, watch=(), wanted=None, **asked):
 
 
 def state_of(model):
-    """Weights and optimizer."""
-    return weights_of(model), [variable.numpy() for variable in model.optimizer.variables]
+    """Weights, and what else a phase behind it would begin with: the optimizer, and what layers draw."""
+    seeds = [variable for variable in model.variables if variable.name == "seed_generator_state"]
+    assert seeds
+    return weights_of(model), [variable.numpy() for variable in [*model.optimizer.variables, *seeds]]

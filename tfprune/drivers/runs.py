@@ -13,7 +13,7 @@ from tfprune.drivers.folder import Folder, plain
 from tfprune.drivers.phases import Desk, History, Phase
 from tfprune.drivers.randomness import draw_seed, seed_everything
 
-_PREPARE, _REPORT = 1, 2  # which of a phase's random numbers, beside those of its epochs
+_PREPARE, _REPORT, _LEAVE = 1, 2, 3  # which of a phase's random numbers, beside those of its epochs
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class Run:
         else:
             self.display.skip(phase.announcement(), phase.epochs)
             self._folder.load(phase.name, model)
+        seed_everything(draw_seed(phase.seed, 0, _LEAVE), model)  # the same behind a training and a loading
         self.records.append(Record(phase.name, *found))
         return model
 
@@ -152,8 +153,7 @@ class Run:
         model = phase.prepare(model)
         if phase.training is not None:
             phase.training.start(model)
-        if model.compiled:
-            model.optimizer.build(model.trainable_variables)  # files hold its slots too
+        _build_optimizer(model)
         return model
 
     def _train(self, phase: Phase, model: keras.Model) -> tuple[dict[str, Any], History]:
@@ -163,10 +163,15 @@ class Run:
             if phase.training is not None:
                 backups, how = self._folder.backups(phase.name), self._folder.how_to_restart
                 history = phase.training.train(model, Desk(phase.name, phase.seed, backups, self.display, how))
-            if model.compiled:
-                model.optimizer.build(model.trainable_variables)
+            _build_optimizer(model)
             self._folder.keep(phase.name, model, history)
         seed_everything(draw_seed(phase.seed, 0, _REPORT), model)
         facts = plain(phase.facts(model))
         self._folder.finish(phase.name, facts, history)
         return facts, history
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    """Make the optimizer's slots: files hold them too, and Keras loads all or none."""
+    if model.built and model.compiled:
+        model.optimizer.build(model.trainable_variables)

@@ -29,9 +29,9 @@ class Fit(Training):
     """Training by `keras.Model.fit`, which goes on after the last epoch that an earlier process has ended.
 
     The order of arrays and all that layers draw depend on the phase's seed and the epoch alone, so that the weights are
-    the same, bit for bit, as without an interruption. Of callbacks this is true if all that they know from earlier
-    epochs is in weights, optimizer and the number of the epoch, as for those of tfprune. `EarlyStopping` and its like
-    remember in Python: use `stop`, or `backups=False`.
+    the same, bit for bit, as without an interruption; on a GPU after `tf.config.experimental.enable_op_determinism()`.
+    Of callbacks this is true if all that they know from earlier epochs is in weights, optimizer and the number of the
+    epoch, as for those of tfprune. `EarlyStopping` and its like remember in Python: use `stop`, or `backups=False`.
 
     Attributes:
         data: Arrays `(x, y)` or `(x, y, sample_weight)`, shuffled anew in each epoch; or a `tf.data.Dataset` or
