@@ -3,22 +3,20 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfprune.common.checks import check_count
 from tfprune.drivers.batches import ShuffledBatches, num_batches
 from tfprune.drivers.display import EpochLines
+from tfprune.drivers.epochs import Keep, Seeds, StopAtNaN, restore
 from tfprune.drivers.fingerprints import data_fingerprint
-from tfprune.drivers.folder import plain, read_history, write_history
+from tfprune.drivers.folder import plain
 from tfprune.drivers.phases import Desk, History, Training
 from tfprune.drivers.randomness import draw_seed, seed_everything
 from tfprune.rewriting.compiling import compile_like
 
-_BACKUP = "epoch-{}.weights.h5"
 _BATCH_SIZE = 32
 _OURS = {"x", "y", "sample_weight", "epochs", "initial_epoch", "callbacks", "verbose", "shuffle", "validation_split"}
 _FIT = set(inspect.signature(keras.Model.fit).parameters) - {"self"} - _OURS
@@ -111,16 +109,16 @@ class Fit(Training):
         Raises:
             RuntimeError: If the loss becomes NaN or infinite.
         """
-        history = _restore(model, desk.backups)
+        history = restore(model, desk.backups)
         desk.display.epochs_skipped(len(history))
         source = self.data
         if isinstance(source, tuple):
             source = ShuffledBatches(source, self._batch_size(), desk.seed)
-        keep = _Keep(history, self.epochs, self.stop, desk.backups if self.backups else None)
+        keep = Keep(history, self.epochs, self.stop, desk.backups if self.backups else None)
         # What stops must come before what keeps; and what the user's callbacks do at the end of an epoch is kept too.
         callbacks = [
-            _Seeds(desk.seed, source),
-            _StopAtNaN(desk),
+            Seeds(desk.seed, source),
+            StopAtNaN(desk),
             *self.callbacks(),
             keep,
             EpochLines(desk.display, self.epochs),
@@ -178,76 +176,6 @@ class Function(Training):
         self.function(model)
         compile_like(as_before, model)
         return []
-
-
-class _Seeds(keras.callbacks.Callback):
-    """Makes what is drawn in an epoch depend on the seed and the epoch alone."""
-
-    def __init__(self, seed: int, source: Any) -> None:
-        super().__init__()
-        self._seed, self._source = seed, source
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        seed_everything(draw_seed(self._seed, epoch), self.model)
-        if isinstance(self._source, ShuffledBatches):
-            self._source.start_epoch(epoch)
-
-
-class _StopAtNaN(keras.callbacks.Callback):
-    """Raises at the end of an epoch whose loss is not a number."""
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__()
-        self._desk = desk
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            raise RuntimeError(
-                f"The loss became {loss} in epoch {epoch + 1} of {self._desk.name!r}. Start anew with a lower rate: "
-                f"{self._desk.how_to_restart}."
-            )
-
-
-class _Keep(keras.callbacks.Callback):
-    """Keeps logs, weights and optimizer after each epoch but the last, behind which `fit` has still work to do."""
-
-    def __init__(
-        self, history: History, epochs: int, stop: Callable[[History], bool] | None, folder: Path | None
-    ) -> None:
-        super().__init__()
-        self._logs, self._epochs, self._stop, self._folder = history, epochs, stop, folder
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._logs.append({name: float(value) for name, value in (logs or {}).items()})
-        if self._stop is not None and self._stop(self._logs):
-            self.model.stop_training = True
-        if self._folder is not None and epoch + 1 < self._epochs and not self.model.stop_training:
-            self._back_up(self._folder, epoch)
-
-    def _back_up(self, folder: Path, epoch: int) -> None:
-        """Write a file that is renamed when it is whole, with the epoch in its name.
-
-        Keras' `BackupAndRestore` keeps weights and epoch in two files, of which a kill may leave one. Here the logs are
-        a second file too, but written first: what they have too much of is known from the name of the other.
-        """
-        write_history(folder, self._logs)
-        beside = folder / "partial.weights.h5"
-        try:
-            self.model.save_weights(beside, overwrite=True)
-            beside.replace(folder / _BACKUP.format(epoch + 1))
-        finally:
-            beside.unlink(missing_ok=True)
-        (folder / _BACKUP.format(epoch)).unlink(missing_ok=True)
-
-
-def _restore(model: keras.Model, folder: Path) -> History:
-    """Load the last backup, and return the logs of the epochs behind it."""
-    done = max((int(path.name.split("-")[1].split(".")[0]) for path in folder.glob(_BACKUP.format("*"))), default=0)
-    if not done:
-        return []
-    model.load_weights(folder / _BACKUP.format(done))
-    return read_history(folder)[:done]
 
 
 def _plain_or_fingerprint(value: Any) -> Any:

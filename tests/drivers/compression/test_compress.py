@@ -16,7 +16,7 @@ from networks import same, weights_of
 
 import tfprune
 from tfprune import Budget, CompressOptions
-from tfprune.drivers import training
+from tfprune.drivers import epochs, training
 from tfprune.drivers.compression import compressor, planning, result, steps
 from tfprune.drivers.folder import Folder
 from tfprune.tflite.model import TFLiteModel
@@ -230,8 +230,8 @@ def test_goes_on_wherever_it_was_interrupted(whole, trained, quick, tmp_path, ca
         (Folder, "keep", 1, False),  # trained to the end, not yet saved
         (Folder, "finish", 1, False),  # saved, not yet noted
         (Folder, "finish", 1, True),
-        (training._Keep, "on_epoch_end", 1, True),  # in the middle of a training
-        (training._StopAtNaN, "on_epoch_end", 1, False),  # trained an epoch that is not saved
+        (epochs.Keep, "on_epoch_end", 1, True),  # in the middle of a training
+        (epochs.StopAtNaN, "on_epoch_end", 1, False),  # trained an epoch that is not saved
         (Folder, "finish", 1, True),
         (Folder, "finish", 1, True),
         (result, "export", 1, False),
@@ -242,7 +242,7 @@ def test_goes_on_wherever_it_was_interrupted(whole, trained, quick, tmp_path, ca
         with stopped(owner, name, nth, after):
             again(trained, path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Seeds, "on_epoch_begin", lambda *_: pytest.fail("trained what was done"))
+        patch.setattr(epochs.Seeds, "on_epoch_begin", lambda *_: pytest.fail("trained what was done"))
         report = again(trained, path, options=options(progress=True))
     assert substance(path) == substance(whole[0].path)
     assert report.phases == whole[0].phases
@@ -258,18 +258,18 @@ KILLED = """
 import os, signal, sys
 from test_compress import again, arrays, network
 import keras
-from tfprune.drivers import training
+from tfprune.drivers import epochs
 keras.utils.set_random_seed(0)
 model = network()
 model.fit(*arrays(), batch_size=16, epochs=4, verbose=0)
 if sys.argv[2] == "kill":
-    original, calls = training._StopAtNaN.on_epoch_end, []
+    original, calls = epochs.StopAtNaN.on_epoch_end, []
     def kill(self, epoch, logs=None):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, epoch, logs)
-    training._StopAtNaN.on_epoch_end = kill
+    epochs.StopAtNaN.on_epoch_end = kill
 again(model, sys.argv[1])
 """
 
