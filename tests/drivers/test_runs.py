@@ -417,6 +417,11 @@ class TestFit:
         with pytest.raises(ValueError, match="batch_size is for arrays"):
             Fit(endless, 2, arguments={"batch_size": 3})
 
+    @pytest.mark.parametrize("data", [list(DATA), DATA[0], iter([DATA])])
+    def test_data_that_cannot_be_told_apart_or_read_again(self, data):
+        with pytest.raises(TypeError, match="data must be a tuple"):
+            Fit(data, 1)
+
     def test_the_rate_falls_to_zero(self, tmp_path):
         rates = []
 

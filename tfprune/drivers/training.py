@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfprune.common.checks import check_count
 from tfprune.drivers.batches import ShuffledBatches, num_batches
@@ -44,6 +45,7 @@ class Fit(Training):
 
     Example:
 
+    >>> import numpy as np
     >>> def stop(history):
     ...     return len(history) > 3 and history[-1]["val_loss"] > history[-4]["val_loss"]
     >>> x, y = np.zeros((8, 2)), np.zeros(8)
@@ -61,6 +63,11 @@ class Fit(Training):
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
+        if not isinstance(self.data, tuple | tf.data.Dataset | keras.utils.PyDataset):
+            raise TypeError(
+                f"data must be a tuple (x, y) or (x, y, sample_weight) of arrays, a tf.data.Dataset or a "
+                f"keras.utils.PyDataset, which can be read again and again. Received: {type(self.data).__name__}."
+            )
         wrong = sorted(set(self.arguments) - _FIT)
         if wrong:
             raise ValueError(f"arguments may hold {sorted(_FIT)}; the others of fit are set by the run. Got: {wrong}.")
