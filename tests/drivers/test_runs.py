@@ -81,7 +81,7 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 4, 5, 6])  # two batches in each of two epochs, then one in each of two
+@pytest.mark.parametrize("batch", [1, 4, 6])  # of two in each of two epochs, then one in each of two
 def test_goes_on_after_any_batch(whole, tmp_path, batch):
     with pytest.raises(CutOffError):
         follow(tmp_path / "run", [CutOff(batch, cut_off)])
