@@ -16,8 +16,9 @@ from networks import same, weights_of
 
 import tfprune
 from tfprune import Budget, CompressOptions
-from tfprune.drivers.compression import compressor, planning, training
-from tfprune.drivers.compression.folder import Folder
+from tfprune.drivers import epochs, training
+from tfprune.drivers.compression import compressor, planning, result, steps
+from tfprune.drivers.folder import Folder
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import unpack
 
@@ -96,8 +97,8 @@ def quick(whole, monkeypatch):
 @pytest.fixture
 def no_work(monkeypatch):
     """Fails the test if anything is trained or exported."""
-    monkeypatch.setattr(compressor, "train", lambda *_: pytest.fail("trained before it had checked"))
-    monkeypatch.setattr(compressor, "export", lambda *_, **__: pytest.fail("exported before it had checked"))
+    monkeypatch.setattr(training.Fit, "train", lambda *_: pytest.fail("trained before it had checked"))
+    monkeypatch.setattr(result, "export", lambda *_, **__: pytest.fail("exported before it had checked"))
 
 
 def again(model, path, **changes):
@@ -226,21 +227,22 @@ def test_goes_on_wherever_it_was_interrupted(whole, trained, quick, tmp_path, ca
     path = tmp_path / "model.tflite"
     places = [
         (compressor, "find_macs", 1, True),
-        (Folder, "finish", 1, False),  # trained to the end, not yet saved
+        (Folder, "keep", 1, False),  # trained to the end, not yet saved
+        (Folder, "finish", 1, False),  # saved, not yet noted
         (Folder, "finish", 1, True),
-        (training._Backup, "on_epoch_end", 1, True),  # in the middle of a training
-        (training._StopAtNaN, "on_epoch_end", 1, False),  # trained an epoch that is not saved
+        (epochs.Keep, "on_epoch_end", 1, True),  # in the middle of a training
+        (epochs.StopAtNaN, "on_epoch_end", 1, False),  # trained an epoch that is not saved
         (Folder, "finish", 1, True),
         (Folder, "finish", 1, True),
-        (compressor, "export", 1, False),
-        (compressor, "write_atomically", 1, False),
-        (compressor, "write_atomically", 1, True),  # the file is there, and ours
+        (result, "export", 1, False),
+        (result, "write_atomically", 1, False),
+        (result, "write_atomically", 1, True),  # the file is there, and ours
     ]
     for owner, name, nth, after in places:
         with stopped(owner, name, nth, after):
             again(trained, path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Seeds, "on_epoch_begin", lambda *_: pytest.fail("trained what was done"))
+        patch.setattr(epochs.Seeds, "on_epoch_begin", lambda *_: pytest.fail("trained what was done"))
         report = again(trained, path, options=options(progress=True))
     assert substance(path) == substance(whole[0].path)
     assert report.phases == whole[0].phases
@@ -256,18 +258,18 @@ KILLED = """
 import os, signal, sys
 from test_compress import again, arrays, network
 import keras
-from tfprune.drivers.compression import training
+from tfprune.drivers import epochs
 keras.utils.set_random_seed(0)
 model = network()
 model.fit(*arrays(), batch_size=16, epochs=4, verbose=0)
 if sys.argv[2] == "kill":
-    original, calls = training._StopAtNaN.on_epoch_end, []
+    original, calls = epochs.StopAtNaN.on_epoch_end, []
     def kill(self, epoch, logs=None):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, epoch, logs)
-    training._StopAtNaN.on_epoch_end = kill
+    epochs.StopAtNaN.on_epoch_end = kill
 again(model, sys.argv[1])
 """
 
@@ -334,7 +336,7 @@ class TestLatency:
         monkeypatch.setattr(planning.Int8Files, "path", lambda _, model: tfprune.profile(model).macs)
         ratio = lambda dense, other: 0.1 + 0.9 * other / dense if isinstance(other, int) else 0.45  # noqa: E731
         monkeypatch.setattr(planning, "latency_ratio", ratio)
-        monkeypatch.setattr(compressor, "latency_ratio", ratio)
+        monkeypatch.setattr(result, "latency_ratio", ratio)
 
     def test_becomes_a_number_of_operations(self, trained, clock):
         files = planning.Int8Files(None, None, "int8", None)
@@ -380,7 +382,7 @@ class TestLatency:
 def cut_off(trained, tmp_path_factory):
     """The folder of a call that was cut off before its first training."""
     folder = tmp_path_factory.mktemp("begun")
-    with stopped(compressor, "train"):
+    with stopped(training.Fit, "train"):
         again(trained, folder / "model.tflite")
     return folder / "model.compress"
 
@@ -415,7 +417,7 @@ def test_refuses_to_go_on_with_another_model(begun, no_work):
 
 
 def test_restart_begins_anew(trained, begun):
-    with stopped(compressor, "train"):
+    with stopped(training.Fit, "train"):
         again(trained, begun, epochs=5, options=options(restart=True))
     state = json.loads((begun.with_suffix(".compress") / "state.json").read_text())
     assert state["settings"]["epochs"] == 5
@@ -529,14 +531,14 @@ def test_the_rate_is_that_of_the_compiled_model(rate, highest, scaled):
     optimizer = keras.optimizers.SGD(rate)
     model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer, "mse")
     optimizer.iterations.assign(1000)
-    assert training.initial_rate(model, 5) == pytest.approx(highest, rel=0.02)
+    assert steps.initial_rate(model, 5) == pytest.approx(highest, rel=0.02)
 
 
 def test_a_rate_of_zero_is_an_error():
     model = network()
     model.compile(keras.optimizers.SGD(0.0), "mse")
     with pytest.raises(ValueError, match="learning rate of 0"):
-        training.initial_rate(model, 5)
+        steps.initial_rate(model, 5)
 
 
 def test_datasets_train_too(trained, quick, tmp_path):
@@ -583,7 +585,7 @@ def test_each_training_has_its_own_rate_and_the_compiled_optimizer(how, tmp_path
     own = keras.optimizers.SGD(0.5, momentum=0.75)
     given = {"name": "sgd", "instance": own, "scaled": keras.optimizers.LossScaleOptimizer(own, initial_scale=4.0)}
     model.compile(given[how], "mse", run_eagerly=True)
-    training.set_rate(model, training.Phase("prune-1", None, 2, 0.25, 0), steps=5)
+    training.Fit((np.ones((5, 2)), np.ones((5, 3))), 2, 0.25, arguments={"batch_size": 1}).start(model)
     assert type(model.optimizer) is type(keras.optimizers.get(given[how]))
     inner = model.optimizer.inner_optimizer if how == "scaled" else model.optimizer
     assert inner.momentum == (0.0 if how == "name" else 0.75)

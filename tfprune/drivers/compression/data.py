@@ -1,6 +1,5 @@
-"""The data that `compress` trains and validates on: what forms it has, how it is split, and in which order it comes."""
+"""The data that `compress` trains and validates on: what forms it has, and how it is split."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ import tensorflow as tf
 
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.data.inputs import Samples, check_finite
+from tfprune.drivers.batches import packed
+from tfprune.drivers.fingerprints import data_fingerprint
 from tfprune.exporting.calibration import gather_samples
 from tfprune.exporting.inputs import check_model
 
@@ -50,33 +51,7 @@ class Data:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells these data from others: of arrays all, of datasets their form and length."""
-        return {"data": _fingerprint(self.training), "validation": _fingerprint(self.validation)}
-
-
-class ShuffledBatches(keras.utils.PyDataset):
-    """Batches of arrays in an order that depends on the seed and the epoch alone, so that a `fit` can go on midway.
-
-    Args:
-        data: Arrays `(x, y)` or `(x, y, sample_weight)`.
-        batch_size: Samples per batch.
-        seed: For the order.
-    """
-
-    def __init__(self, data: tuple[Any, ...], batch_size: int, seed: int) -> None:
-        super().__init__()
-        self._data, self._batch_size, self._seed = Batch(*data), batch_size, seed
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch."""
-        self._order = np.random.default_rng([self._seed, epoch]).permutation(self._data.num_samples)
-
-    def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return keras.tree.lists_to_tuples(_packed(self._data.rows(rows)))  # TensorFlow would stack a list
+        return {"data": data_fingerprint(self.training), "validation": data_fingerprint(self.validation)}
 
 
 def prepare(model: keras.Model, data: Any, validation: Any, seed: int) -> Data:
@@ -109,21 +84,12 @@ def prepare(model: keras.Model, data: Any, validation: Any, seed: int) -> Data:
     if not num_validation:
         raise ValueError(f"Of {len(order)} samples none can be set aside for validation. Pass validation=(x, y).")
     training, validation = arrays.rows(order[num_validation:]), arrays.rows(order[:num_validation])
-    return Data(_packed(training), _packed(validation), split=True)
+    return Data(packed(training), packed(validation), split=True)
 
 
 def read(data: Any, model: keras.Model, argument: str) -> Reader:
     """Return a reader of batches with labels for a model."""
     return Reader(data, inputs_of(check_model(model)), argument=argument, needs_labels=True)
-
-
-def num_batches(training: Any, batch_size: int) -> int:
-    """Return how many batches an epoch has."""
-    if isinstance(training, tuple):
-        return -(-Batch(*training).num_samples // batch_size)
-    if isinstance(training, keras.utils.PyDataset):
-        return int(training.num_batches)
-    return int(training.cardinality())
 
 
 def _check(name: str, data: Any, model: keras.Model) -> Any:
@@ -144,30 +110,9 @@ def _check(name: str, data: Any, model: keras.Model) -> Any:
     arrays = read(data, model, name).arrays
     assert arrays is not None
     _check_labels(name, arrays)
-    return _packed(arrays)
+    return packed(arrays)
 
 
 def _check_labels(name: str, batch: Batch) -> None:
     for array in keras.tree.flatten(batch.y):
         check_finite(array, name, "y")
-
-
-def _packed(batch: Batch) -> tuple[Any, ...]:
-    """Return `(x, y)` or `(x, y, sample_weight)`."""
-    return tuple(batch) if batch.sample_weight is not None else tuple(batch[:2])
-
-
-def _fingerprint(data: Any) -> dict[str, Any]:
-    if isinstance(data, tuple):
-        arrays = [np.asarray(array) for array in keras.tree.flatten(data)]
-        return {"samples": len(arrays[0]), "sha256": digest(arrays)}
-    return {"batches": num_batches(data, 1), "form": str(getattr(data, "element_spec", type(data).__name__))}
-
-
-def digest(arrays: Iterable[np.ndarray]) -> str:
-    """Return a hash of arrays: their shapes, dtypes and bytes."""
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(f"{array.shape} {array.dtype}".encode())
-        found.update(np.ascontiguousarray(array).data if array.dtype.kind in "fiub" else array.tobytes())
-    return found.hexdigest()
