@@ -80,7 +80,10 @@ def _closed(node: Any, twin: Any) -> Any:
     operation = node.operation
     if type(operation).__name__ != "Reshape" or not type(operation).__module__.startswith("keras."):
         raise OpenSizeError(f"it gives {operation.name!r} a size that is open until data comes.")
-    if any(size is not None and size != other for size, other in zip(operation.newshape, twin.operation.newshape)):
+    if any(
+        size is not None and size != other
+        for size, other in zip(operation.newshape, twin.operation.newshape, strict=True)
+    ):
         raise OpenSizeError(f"it gives {operation.name!r} another size where one is open.")
     shape = [-1 if size is None else size for size in operation.newshape]
     if shape.count(-1) == 1:

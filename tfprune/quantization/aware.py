@@ -54,7 +54,8 @@ def quantize_aware(
         momentum: The weight of the past in the moving averages of the ranges.
 
     Returns:
-        A functional model, compiled like the model, with a new optimizer.
+        A functional model, compiled like the model, with a new optimizer; of the same class if that is a functional
+        one, so that its `train_step` is kept. A warning names what of a class cannot be kept.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `exclude` is neither a list of layers nor a function.

@@ -55,7 +55,8 @@ def shrink(
 
     Returns:
         A new model of the same class. A subclassed model with a `call` of its own comes back as a plain functional
-        model that computes what `call` does at inference, as do layers made of other layers.
+        model that computes what `call` does at inference, as do layers made of other layers. A warning names what of a
+        class that trains in a way of its own is lost so.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `keep` is not a mapping from groups.
