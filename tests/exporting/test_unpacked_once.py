@@ -27,7 +27,7 @@ OPTIONS = {
     "float16": {"quantize": "float16"},
     "dynamic": {"quantize": "dynamic"},
     "int8": {"quantize": "int8", "calibration": IMAGES},
-    "int8-float-doors": {"quantize": "int8", "calibration": IMAGES, "io_dtype": "float32"},
+    "int8-float-io": {"quantize": "int8", "calibration": IMAGES, "io_dtype": "float32"},
     "int16x8": {"quantize": "int16x8", "calibration": IMAGES},
     "int8-weights": {"quantize": "int8_weights"},
     "int4-weights": {"quantize": "int4_weights"},

@@ -190,8 +190,8 @@ def register_kind(layer_class: type, kind: Row) -> None:
     ...         return keras.ops.matmul(x, self.matrix)
     >>> register_kind(Projection, LayerKind((KernelAxes("matrix", (-2,), (-1,), applied_at="outputs"),)))
     >>> from tfprune.parts.kernels import kernels
-    >>> [kernel.path for kernel in kernels(keras.Sequential([keras.Input((3,)), Projection(name="mine")]))]
-    ['mine/matrix']
+    >>> [kernel.name for kernel in kernels(keras.Sequential([keras.Input((3,)), Projection(name="mine")]))]
+    ['mine']
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
         raise TypeError(f"layer_class must be a class of layers, such as MyLayer. Received: {layer_class!r}.")
