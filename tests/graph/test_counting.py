@@ -90,7 +90,7 @@ def mixed():
     x = L.MultiHeadAttention(2, 3, name="attention")(x, x)
     x = L.TimeDistributed(L.Dense(5, name="each"))(x)
     x = L.Bidirectional(L.LSTM(3, return_sequences=True))(x)
-    x = L.EinsumDense("abc,cd->abd", (None, 4), name="einsum")(x)
+    x = L.EinsumDense("abc,cd->abd", (15, 4), name="einsum")(x)
     return keras.Model(inputs, L.Dense(2)(L.GRU(4)(x)))
 
 
