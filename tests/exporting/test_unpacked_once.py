@@ -140,7 +140,7 @@ def test_nothing_unpacks_on_its_own():
         path.relative_to(folder.parent).as_posix()
         for path in [*folder.rglob("*.py"), *(folder.parent / "tfprune_cli").rglob("*.py")]
         for node in ast.walk(ast.parse(path.read_text()))
-        if (isinstance(node, ast.alias | ast.Name) and getattr(node, "name", getattr(node, "id", "")) == "unpack")
-        or (isinstance(node, ast.Attribute) and node.attr in ("unpack", "InitFromPackedBuf"))
+        if (getattr(node, "module", "") == unpacking.__name__ and "unpack" in [each.name for each in node.names])
+        or (isinstance(node, ast.Attribute) and node.attr == "InitFromPackedBuf")
     }
     assert own == {"tfprune/tflite/unpacking.py"}
