@@ -216,7 +216,7 @@ def test_shrink_my_model_loads_in_safe_mode(tmp_path, monkeypatch, capsys):
         (["--calibration", "missing.npz"], "There is no file at 'missing.npz'"),
         (
             ["--calibration", "labels.npz"],
-            "'labels.npz' has the arrays ['y']; the model takes 'keras_tensor'. Save one array",
+            "'labels.npz' has the arrays ['y']; the model takes '",
         ),
         (["--calibration", "broken.npz"], "'broken.npz' is damaged, or no .npz file"),
     ],
