@@ -42,7 +42,7 @@ class Copies:
             return operation
         return self.once(("copy", id(operation)), lambda: self.new(operation, operation.variables, **changes))
 
-    def new(self, layer: keras.layers.Layer, weights: Sequence[Any], **changes: Any) -> Any:
+    def new(self, layer: keras.layers.Layer, weights: Sequence[Any], /, **changes: Any) -> Any:
         """Return another copy of a layer.
 
         Args:
