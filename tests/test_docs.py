@@ -4,6 +4,7 @@ The Python of all other pages runs in tests/docs/test_snippets.py.
 """
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import tfprune
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+HOOKS = runpy.run_path(str(DOCS / "site_hooks.py"))
 
 
 def snippets(page):
@@ -28,7 +30,7 @@ def anchors(path):
     """The anchors of a page: of its titles as code hosts make them, and of the objects that mkdocstrings shows."""
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
     titles = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", text, re.M)]
-    return {*titles, *re.findall(r"^::: ([\w.]+)", text, re.M)}
+    return {*titles, *re.findall(r"^::: ([\w.]+)", HOOKS["with_names"](text), re.M)}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -64,12 +66,15 @@ def test_every_benchmark_is_named_with_its_claim():
 
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
-    assert sorted(re.findall(r"[\w/-]+\.md", menu)) == PAGES
+    algorithms = [path for page in HOOKS["algorithm_pages"]() for path in page.values()]
+    assert sorted([*re.findall(r"[\w/-]+\.md", menu), *algorithms]) == PAGES
 
 
 def test_reference_has_every_public_name():
     shown = {
-        name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: ([\w.]+)", page.read_text(), re.M)
+        name
+        for page in (DOCS / "api").glob("*.md")
+        for name in re.findall(r"^::: ([\w.]+)", HOOKS["with_names"](page.read_text()), re.M)
     }
     public = [f"tfprune.{name}" for name in tfprune.__all__ if name not in ("callbacks", "layers")]
     public += [

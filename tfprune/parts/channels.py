@@ -7,6 +7,7 @@ import numpy as np
 
 from tfprune.criteria import ChannelView, MemberView
 from tfprune.granularity import prune_lowest
+from tfprune.granularity.ranks import refuse_nan
 from tfprune.graph import ChannelGroup, Member, Role
 from tfprune.graph.liveness import nonzero_slices
 from tfprune.training.masks import Masks
@@ -56,6 +57,28 @@ def _view_of_member(member: Member, among: np.ndarray) -> MemberView:
         member.axis,
         (np.cumsum(among) - 1)[member.channels[shown]],
     )
+
+
+def order_of_going(scores: np.ndarray) -> np.ndarray:
+    """Return the channels that may go, the first to go first: the lowest score, and of equal ones the later.
+
+    Args:
+        scores: One score per channel; infinite ones stay.
+
+    Returns:
+        Their positions.
+
+    Raises:
+        ValueError: If a score is NaN.
+
+    Example:
+
+    >>> order_of_going(np.array([2.0, 1.0, np.inf, 1.0]))
+    array([3, 1, 0])
+    """
+    refuse_nan(scores)
+    order = np.lexsort((-np.arange(len(scores)), scores))
+    return order[scores[order] < np.inf]
 
 
 def drop_lowest(scores: np.ndarray, count: int, among: np.ndarray) -> np.ndarray:

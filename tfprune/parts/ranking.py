@@ -10,7 +10,7 @@ from tfprune.common.checks import check_choice
 from tfprune.criteria import AnyChannelCriterion, ChannelCriterion, ChannelScores, ChannelView, as_channel_criterion
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup
-from tfprune.parts.channels import drop_lowest, view_of, zero_channels
+from tfprune.parts.channels import drop_lowest, order_of_going, view_of, zero_channels
 
 Scope = Literal["local", "global", "structure"]
 Reduce = Literal["mean", "sum", "max", "product"]
@@ -168,13 +168,32 @@ class Ranking:
         """
         counts = [0] * len(scores)
         for pool in pools:
-            joined = np.concatenate([self.normalized(scores[index]) for index in pool])
-            chosen = np.ones(len(joined), bool) if among is None else np.concatenate([among[index] for index in pool])
-            gone = chosen & ~drop_lowest(joined, Channel().count(len(joined), sparsity), chosen)
-            ends = np.cumsum([len(scores[index]) for index in pool])[:-1]
-            for index, part in zip(pool, np.split(gone, ends), strict=True):
-                counts[index] = int(part.sum())
+            wanted = Channel().count(sum(len(scores[index]) for index in pool), sparsity)
+            for index, ranks in zip(pool, self.ranks(scores, pool, among), strict=True):
+                counts[index] = int(np.searchsorted(ranks, wanted))
         return counts
+
+    def ranks(
+        self, scores: Sequence[np.ndarray], pool: Sequence[int], among: Sequence[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Return in which places the channels of each group of a pool go, all of the pool ranked together.
+
+        Args:
+            scores: For each group one score per channel; infinite ones stay.
+            pool: The groups, by their places in `scores`.
+            among: For each group which channels may go; all if left out.
+
+        Returns:
+            For each group of the pool the places of its channels that may go, ascending; 0 goes first.
+
+        Raises:
+            ValueError: If a score is NaN.
+        """
+        joined = np.concatenate([self.normalized(scores[index]) for index in pool])
+        chosen = np.ones(len(joined), bool) if among is None else np.concatenate([among[index] for index in pool])
+        going = order_of_going(np.where(chosen, joined, np.inf))
+        group_of = np.repeat(np.arange(len(pool)), [len(scores[index]) for index in pool])[going]
+        return [np.flatnonzero(group_of == place) for place in range(len(pool))]
 
     def _at_most(
         self, allowed: int, group: ChannelGroup, drops: Sequence[tuple[AnyChannelCriterion, int]]

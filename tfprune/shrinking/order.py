@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfprune.granularity import Channel, prune_lowest
+from tfprune.granularity import Channel
+from tfprune.parts.channels import order_of_going
 from tfprune.parts.ranking import Ranking
 from tfprune.shrinking.budget import Steps
 
@@ -37,18 +38,13 @@ class ChannelOrder:
     ) -> None:
         self.sizes = np.array([len(score) for score in scores])
         self._granularity = granularity
-        self._going = [_going(score) for score in scores]
+        self._going = [order_of_going(score) for score in scores]
         self._relative = [ranking.normalized(score) for score in scores]
         self._ranks = list[np.ndarray](scores)  # of each group's channels in its pool, the first to go first
         self._pool_sizes = np.zeros(len(scores), int)
         for pool in pools:
-            joined = np.concatenate([self._relative[group] for group in pool])
-            prune_lowest(joined, 0)  # refuses NaN
-            ranks = np.full(len(joined), -1)
-            going = _going(joined)
-            ranks[going] = np.arange(len(going))
-            for group, own in zip(pool, np.split(ranks, np.cumsum(self.sizes[list(pool)])[:-1]), strict=True):
-                self._ranks[group], self._pool_sizes[group] = np.sort(own[own >= 0]), len(joined)
+            for group, ranks in zip(pool, ranking.ranks(scores, pool), strict=True):
+                self._ranks[group], self._pool_sizes[group] = ranks, self.sizes[list(pool)].sum()
 
     def at_ratio(self, ratios: float | Sequence[float]) -> np.ndarray:
         """Return how many channels of each group stay when a ratio goes, rounded down.
@@ -89,9 +85,3 @@ class ChannelOrder:
     def _width(self, group: int, wanted: int) -> int:
         size = int(self.sizes[group])
         return size - min(self._granularity.allow(size, wanted), len(self._going[group]))
-
-
-def _going(scores: np.ndarray) -> np.ndarray:
-    """Which channels may go, the first to go first."""
-    order = np.lexsort((-np.arange(len(scores)), scores))
-    return order[scores[order] < np.inf]
