@@ -14,7 +14,8 @@ from networks import same
 
 import tfprune
 from tfprune.data import Batch, Reader, inputs_of
-from tfprune.drivers.compression.data import ShuffledBatches, prepare
+from tfprune.drivers.batches import ShuffledBatches
+from tfprune.drivers.compression.data import prepare
 from tfprune.drivers.compression.validation import Validation
 from tfprune.exporting.calibration import gather_samples
 from tfprune.html_report.facts import gather

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfprune.exporting import ExportMismatchError, ExportOptions, export, exporter
-from tfprune.exporting import options as options_module
+from tfprune.exporting import export_options as options_module
 from tfprune.exporting.convert import to_tflite
 from tfprune.tflite.model import TFLiteModel
 

@@ -110,7 +110,7 @@ def test_an_unbuilt_model_is_refused(model):
 
 
 def test_something_else_is_refused():
-    with pytest.raises(TypeError, match=r"Expected a Keras 3 model.*Received: str\.$"):
+    with pytest.raises(TypeError, match=r"Expected a Keras 3 model.*Received the path 'model\.keras'\. Load it first"):
         check_traceable("model.keras")
 
 

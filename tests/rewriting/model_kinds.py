@@ -92,7 +92,8 @@ def dicts():
 def several():
     inputs = keras.Input((4,), name="image")
     x = L.Dense(6, "relu", name="hidden")(inputs)
-    return keras.Model([inputs], [L.Dense(2, name="first")(x), (L.Dense(1, name="second")(x), x)], name="several")
+    ends = [L.Dense(size, name=name)(x) for size, name in ((2, "first"), (1, "second"), (3, "third"))]
+    return keras.Model([inputs], [ends[0], tuple(ends[1:])], name="several")
 
 
 def with_lambda():
@@ -149,7 +150,7 @@ def data(name):
     if name == "dicts":
         return {"a": x, "b": x[::-1].copy()}, {"one": y[:, :1], "two": y}
     if name == "several outputs":
-        return [x], [y, (y[:, :1], np.zeros((8, 6), "float32"))]
+        return [x], [y, (y[:, :1], np.zeros((8, 3), "float32"))]
     if name == "shared layers":
         return [x, x[::-1].copy()], y
     return (rng.normal(size=(8, 4, 3)).astype("float32") if name == "keras.ops" else x), y

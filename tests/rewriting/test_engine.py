@@ -127,13 +127,16 @@ class OwnSequential(keras.Sequential):
         return {**super().train_step(data), "mine": keras.ops.convert_to_tensor(1.0)}
 
 
-class OwnCallAndStep(OwnStep):
+class OwnCallAndStep(keras.Model):
     def __init__(self):
         super().__init__()
         self.hidden, self.end = L.Dense(6, name="hidden"), L.Dense(2)
 
     def call(self, x):
         return self.end(self.hidden(x))
+
+    def train_step(self, data):
+        return {**super().train_step(data), "mine": keras.ops.convert_to_tensor(1.0)}
 
 
 def own_call_and_step():
@@ -149,7 +152,8 @@ def test_a_train_step_that_cannot_be_kept_is_named(make, change):
     model.compile("sgd", "mse")
     with pytest.warns(UserWarning, match="Functional and no Own.*its train_step") as said:
         copy = change(model)
-    assert len(said) == 1, [str(each.message) for each in said]
+    ours = [str(each.message) for each in said if each.category is UserWarning]
+    assert len(ours) == 1, ours
     assert "mine" not in copy.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0).history
 
 

@@ -220,10 +220,10 @@ class Analysis:
 
     @cached_property
     def _carried(self) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """The labels that tensors of free channels carry, also joined, and where each begins among the joined ones."""
-        free = np.zeros(self.trace.num_channels, bool)
-        for group in self.groups.free:
-            free[group.labels] = True
+        """The labels that tensors without frozen ones carry, also joined, and where each begins among those."""
+        free = np.ones(self.trace.num_channels, bool)  # also where `cut` ends channels, which no group has then
+        for group in self.groups:
+            free[group.labels] = not group.frozen
         found: dict[bytes, np.ndarray] = {}
         for channels in self.trace.flows:
             roots = self.labels[channels.ravel()]

@@ -41,7 +41,8 @@ def ended_channels(model: keras.Model, approximate: bool = False) -> tuple[Analy
     shared = np.zeros(trace.num_channels, bool)
     shared[labels[~own]] = True  # tied to channels that stay, for example by a grouped convolution
     dead = dead_labels(trace, labels)
-    removed = analysis.spare(np.unique([root for root in labels[own].tolist() if dead[root] and not shared[root]]))
+    ended = np.unique(labels[own])
+    removed = analysis.spare(ended[dead[ended] & ~shared[ended]])
     return (analysis, removed) if removed.size else None
 
 

@@ -231,5 +231,5 @@ def test_a_schedule_over_an_unknown_number_of_steps_wants_an_end():
     callback = GroupLasso(Cosine(0.1))
     callback.set_model(compiled(randomize(residual())))
     callback.set_params({"epochs": 2, "steps": None})
-    with pytest.raises(ValueError, match="Give the schedule of the strength an `end`"):
+    with pytest.raises(ValueError, match=r"number of steps per epoch is unknown. Give the schedule an `end`"):
         callback.on_train_begin()
