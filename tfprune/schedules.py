@@ -160,15 +160,8 @@ class Polynomial(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("final", self.final)
-        _check_fraction("initial", self.initial)
-        if self.initial > self.final:
-            raise ValueError(
-                f"initial must not be above final: pruned weights do not come back. "
-                f"Received: initial={self.initial}, final={self.final}."
-            )
-        if not _is_number(self.power) or not 0 < self.power < math.inf:
-            raise ValueError(f"power must be a number above 0, such as 3. Received: {self.power!r}.")
+        _check_rise(self.initial, self.final)
+        _check_shape("power", self.power, 3)
 
     def value(self, t: int) -> float:
         """Return the value at time t; a ValueError if `end` is None."""
@@ -207,15 +200,8 @@ class Exponential(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("final", self.final)
-        _check_fraction("initial", self.initial)
-        if self.initial > self.final:
-            raise ValueError(
-                f"initial must not be above final: an asymptotic rate grows. "
-                f"Received: initial={self.initial}, final={self.final}."
-            )
-        if not _is_number(self.rate) or not 0 < self.rate < math.inf:
-            raise ValueError(f"rate must be a number above 0, such as 11.09. Received: {self.rate!r}.")
+        _check_rise(self.initial, self.final)
+        _check_shape("rate", self.rate, 11.09)
 
     def value(self, t: int) -> float:
         """Return the value at time t; a ValueError if `end` is None."""
@@ -319,3 +305,18 @@ def _check_integer(name: str, value: object, at_least: int) -> None:
 def _check_fraction(name: str, value: float) -> None:
     if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a number in [0, 1). Received: {value!r}.")
+
+
+def _check_rise(initial: float, final: float) -> None:
+    _check_fraction("final", final)
+    _check_fraction("initial", initial)
+    if initial > final:
+        raise ValueError(
+            f"initial must not be above final: what is pruned does not come back. Received: initial={initial}, "
+            f"final={final}."
+        )
+
+
+def _check_shape(name: str, value: float, example: float) -> None:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0, such as {example:g}. Received: {value!r}.")
