@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tfprune.common.selection import kth_lowest
+from tfprune.common.order_statistics import kth_lowest
 from tfprune.granularity import floor_share
 
 Distribution: TypeAlias = Callable[[Mapping[str, np.ndarray], float], dict[str, int]]

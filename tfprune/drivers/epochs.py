@@ -55,7 +55,7 @@ class StopAtNaN(keras.callbacks.Callback):
             )
 
 
-class Keep(keras.callbacks.Callback):
+class Backup(keras.callbacks.Callback):
     """Keeps logs, weights and optimizer after each epoch but the last, behind which `fit` has still work to do.
 
     Args:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfprune.common.checks import check_count
 from tfprune.drivers.batches import ShuffledBatches, num_batches
 from tfprune.drivers.display import EpochLines
-from tfprune.drivers.epochs import Keep, Seeds, StopAtNaN, restore
+from tfprune.drivers.epochs import Backup, Seeds, StopAtNaN, restore
 from tfprune.drivers.fingerprints import data_fingerprint
 from tfprune.drivers.folder import plain
 from tfprune.drivers.phases import Desk, History, Training
@@ -121,7 +121,7 @@ class Fit(Training):
         source = self.data
         if isinstance(source, tuple):
             source = ShuffledBatches(source, self._batch_size(), desk.seed)
-        keep = Keep(history, self.epochs, self.stop, desk.backups if self.backups else None)
+        keep = Backup(history, self.epochs, self.stop, desk.backups if self.backups else None)
         # What stops must come before what keeps; and what the user's callbacks do at the end of an epoch is kept too.
         callbacks = [
             Seeds(desk.seed, source),

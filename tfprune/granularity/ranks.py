@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tfprune.common.selection import drop_last_ties, kth_lowest
+from tfprune.common.order_statistics import drop_last_ties, kth_lowest
 
 
 def floor_share(size: int, fraction: float) -> int:

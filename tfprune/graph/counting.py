@@ -17,7 +17,7 @@ from tfprune.graph.channel_costs import Term, parameter_terms
 from tfprune.graph.costs import Sizes, multiply_accumulates
 from tfprune.graph.groups import Analysis
 from tfprune.graph.liveness import CONSTANT, arrivals
-from tfprune.graph.rules.axes import varying_axes
+from tfprune.graph.rules.channel_axes import varying_axes
 from tfprune.graph.walk import functional
 
 

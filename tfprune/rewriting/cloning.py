@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.graph import Analysis, Node, find_rule
-from tfprune.graph.rules.axes import resized
+from tfprune.graph.rules.channel_axes import resized
 from tfprune.graph.walk import Shape
 from tfprune.rewriting.copies import made_from_config
 from tfprune.rewriting.edits import Edits

@@ -230,7 +230,7 @@ def test_goes_on_wherever_it_was_interrupted(whole, trained, quick, tmp_path, ca
         (Folder, "keep", 1, False),  # trained to the end, not yet saved
         (Folder, "finish", 1, False),  # saved, not yet noted
         (Folder, "finish", 1, True),
-        (epochs.Keep, "on_epoch_end", 1, True),  # in the middle of a training
+        (epochs.Backup, "on_epoch_end", 1, True),  # in the middle of a training
         (epochs.StopAtNaN, "on_epoch_end", 1, False),  # trained an epoch that is not saved
         (Folder, "finish", 1, True),
         (Folder, "finish", 1, True),

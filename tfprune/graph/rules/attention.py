@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import on_axis
+from tfprune.graph.rules.channel_axes import on_axis
 from tfprune.graph.rules.registry import Alive, count_alive, rule
 from tfprune.graph.walk import Node
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import channel_axis, on_axis
+from tfprune.graph.rules.channel_axes import channel_axis, on_axis
 from tfprune.graph.rules.elementwise import activate, bind_scale_and_shift
 from tfprune.graph.rules.registry import Alive, count_alive, rule
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import varying_axes
+from tfprune.graph.rules.channel_axes import varying_axes
 from tfprune.graph.rules.registry import rule
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import config_axis, on_axis
+from tfprune.graph.rules.channel_axes import config_axis, on_axis
 from tfprune.graph.rules.elementwise import bind_scale_and_shift
 from tfprune.graph.rules.registry import Alive, Arguments, rule
 

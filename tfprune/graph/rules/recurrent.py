@@ -5,7 +5,7 @@ import numpy as np
 
 from tfprune.graph.kinds import find_kind
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import on_axis
+from tfprune.graph.rules.channel_axes import on_axis
 from tfprune.graph.rules.elementwise import activate
 from tfprune.graph.rules.registry import rule
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.graph.record import Call, Shape
-from tfprune.graph.rules.axes import compress, resized, varying_axes
+from tfprune.graph.rules.channel_axes import compress, resized, varying_axes
 from tfprune.graph.rules.registry import Alive, rule
 
 layers = keras.layers

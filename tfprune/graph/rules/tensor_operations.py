@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.graph.record import Call
-from tfprune.graph.rules.axes import compress, config_axis, resized, varying_axes, with_batch, without_batch
+from tfprune.graph.rules.channel_axes import compress, config_axis, resized, varying_axes, with_batch, without_batch
 from tfprune.graph.rules.merging import concatenate
 from tfprune.graph.rules.registry import Alive, rule
 from tfprune.graph.rules.reshaping import reshape

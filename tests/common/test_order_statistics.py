@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.common import selection
-from tfprune.common.selection import drop_last_ties, kth_lowest
+from tfprune.common import order_statistics
+from tfprune.common.order_statistics import drop_last_ties, kth_lowest
 from tfprune.distributions import global_
 from tfprune.granularity import floor_share, prune_lowest
 
@@ -33,9 +33,9 @@ def sorted_global(scores, sparsity):
 
 def make_small(patch):
     """Make a few hundred numbers so many that they are not copied, and many more than a sample or a part."""
-    patch.setattr(selection, "_SMALL", 4)
-    patch.setattr(selection, "_SAMPLE", 8)
-    patch.setattr(selection, "_PART", 16)
+    patch.setattr(order_statistics, "_SMALL", 4)
+    patch.setattr(order_statistics, "_SAMPLE", 8)
+    patch.setattr(order_statistics, "_PART", 16)
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_global_counts_are_those_of_a_copy(levels, sparsity, small_parts):
 
 def test_a_sample_that_misleads_is_taken_further_apart(small_parts, monkeypatch):
     flat = np.arange(400.0)
-    monkeypatch.setattr(selection, "_sample", lambda arrays, sizes: np.linspace(390.0, 398.0, 1000))
+    monkeypatch.setattr(order_statistics, "_sample", lambda arrays, sizes: np.linspace(390.0, 398.0, 1000))
     looked = []
-    between = selection._between
-    monkeypatch.setattr(selection, "_between", lambda *args: looked.append(args[2:]) or between(*args))
+    between = order_statistics._between
+    monkeypatch.setattr(order_statistics, "_between", lambda *args: looked.append(args[2:]) or between(*args))
     assert kth_lowest(lambda: [flat], [400], 100).value == 99
     assert len(looked) == 2
     assert looked[0][0] > 390
