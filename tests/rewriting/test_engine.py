@@ -157,6 +157,25 @@ def test_a_train_step_that_cannot_be_kept_is_named(make, change):
     assert "mine" not in copy.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0).history
 
 
+@keras.saving.register_keras_serializable("tests")
+class OwnCompile(OwnStep):
+    """Takes more to compile than a copy could be given."""
+
+    def compile(self, extra, **kwargs):
+        super().compile(**kwargs)
+
+
+def test_what_only_the_converter_sees_is_not_compiled():
+    inputs = keras.Input((4,))
+    half = L.Dense(2, dtype="mixed_float16")(inputs)
+    model = OwnCompile(inputs, half)
+    model.compile("more", optimizer="sgd", loss="mse")
+    twin = tfprune.exporting.convert.float32_twin(model)
+    assert not twin.compiled
+    assert twin.layers[-1].compute_dtype == "float32"
+    assert model.compiled
+
+
 def test_constructors_that_pass_everything_on_are_kept():
     inputs = keras.Input((4,))
     model = PassedOn(inputs, L.Dense(2)(L.Dense(6, name="hidden")(inputs)))

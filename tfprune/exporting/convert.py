@@ -82,7 +82,7 @@ def float32_twin(model: keras.Model) -> keras.Model:
     Returns:
         The model itself if all of its layers compute in float32.
     """
-    return _Float32().rewrite(model) if uses_half_precision(model) else model
+    return _Float32().rewrite(model, trains=False) if uses_half_precision(model) else model
 
 
 class _Float32(Rewriter):

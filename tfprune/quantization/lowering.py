@@ -86,7 +86,7 @@ def lowered(model: keras.Model) -> keras.Model:
     ['classes']
     """
     _check_aware(model)
-    return _Lowerer(model).rewrite(model)
+    return _Lowerer(model).rewrite(model, trains=False)
 
 
 class _Lowerer(Rewriter):

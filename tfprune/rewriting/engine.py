@@ -43,6 +43,7 @@ class Rewriter:
         self.copies = Copies(rename=self.flat)
         self._edits = edits or {}
         self._models: dict[int, keras.Model] = {}
+        self._trains = True
 
     def copy(self, layer: Any) -> Any:
         """Return what stands for a layer in the copy, the same each time."""
@@ -75,11 +76,13 @@ class Rewriter:
         """Return what the calls read of an input, given the old tensor and the new one."""
         return new
 
-    def rewrite(self, model: keras.Model) -> keras.Model:
+    def rewrite(self, model: keras.Model, trains: bool = True) -> keras.Model:
         """Return the copy.
 
         Args:
             model: A built Sequential, functional or subclassed Keras model; it is not changed.
+            trains: Whether the copy is one to train. What only the converter sees is not compiled, and nobody has to
+                hear that it lacks a `train_step`.
 
         Returns:
             A new model.
@@ -88,9 +91,11 @@ class Rewriter:
             TypeError: If `model` is not a Keras 3 model.
             ValueError: If it is not built, or cannot be read layer by layer.
         """
+        self._trains = trains
         copy = self._remade(model, functional(model))
         self.copies.set_weights()
-        warn_of_lost_training(model, copy)
+        if trains:
+            warn_of_lost_training(model, copy)
         return copy
 
     def _remade(self, original: Any, view: keras.Model) -> keras.Model:
@@ -100,7 +105,7 @@ class Rewriter:
         copy = self._sequential(original, view, *inputs) if chained else self._functional(original, view, inputs)
         if not original.trainable:  # its layers know, but the flag of a model is not in its config
             copy.trainable = False
-        if isinstance(original, keras.Model):
+        if self._trains and isinstance(original, keras.Model):
             compile_like(original, copy)
         return copy
 
