@@ -195,7 +195,7 @@ def inputs_of(model: keras.Model) -> Inputs:
     (Input(name='my_input', shape=(3,), dtype=dtype('float32'), aliases=('my-input',)),)
     """
     if getattr(model, "inputs", None):
-        structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        structure = input_structure(model)
         keys = sorted(structure) if isinstance(structure, Mapping) else []
         keys = keys if len(keys) == len(model.inputs) else [tensor.name for tensor in model.inputs]
         return Inputs(
@@ -215,6 +215,18 @@ def inputs_of(model: keras.Model) -> Inputs:
     if shape is None or not _is_shape(shape):
         return Inputs(model.name, None, None)
     return Inputs(model.name, (Input("inputs", tuple(shape[1:]), None),), "inputs")
+
+
+def input_structure(model: keras.Model) -> Any:
+    """Return the symbolic inputs of a model in the structure that it is called with.
+
+    Args:
+        model: A Sequential or functional model.
+
+    Returns:
+        A tensor, or a list or dict of tensors; a Sequential model takes its tensor alone.
+    """
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def file_inputs(owner: str, tensors: Sequence[Any]) -> Inputs:

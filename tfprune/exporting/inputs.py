@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data.inputs import Samples, name_in_file
+from tfprune.data.inputs import Samples, input_structure, name_in_file
 from tfprune.graph import check_built, functional
 
 
@@ -50,8 +50,7 @@ def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
 
 def call(model: keras.Model, tensors: list[Any]) -> Any:
     """Return the model's outputs for the flat list of its inputs, in inference mode."""
-    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return model(keras.tree.pack_sequence_as(structure, tensors), training=False)
+    return model(keras.tree.pack_sequence_as(input_structure(model), tensors), training=False)
 
 
 def keras_outputs(model: keras.Model, samples: Samples, batch_size: int = 32) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.data.inputs import Samples, check_finite
-from tfprune.drivers.batches import packed
+from tfprune.drivers.batches import num_batches, packed
 from tfprune.drivers.fingerprints import data_fingerprint
 from tfprune.exporting.calibration import gather_samples
 from tfprune.exporting.inputs import check_model
@@ -94,8 +94,7 @@ def read(data: Any, model: keras.Model, argument: str) -> Reader:
 
 def _check(name: str, data: Any, model: keras.Model) -> Any:
     if isinstance(data, keras.utils.PyDataset | tf.data.Dataset):
-        known = data.num_batches is not None if isinstance(data, keras.utils.PyDataset) else data.cardinality() >= 0
-        if not known:
+        if num_batches(data, 1) is None:
             raise ValueError(
                 f"The length of {name} is not known or endless, so no learning rate can be planned. Use "
                 "take(num_batches), or data.apply(tf.data.experimental.assert_cardinality(num_batches))."
