@@ -1,5 +1,6 @@
 """What every test gets: the same seeds, and a clean Keras session."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,3 +29,41 @@ def clean_session():
     left_behind = keras.config.dtype_policy().name
     keras.config.set_dtype_policy("float32")
     assert left_behind == "float32"
+
+
+def pytest_collection_finish():
+    _freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swept():
+    """What a module leaves behind is collected once, and what then still lives is not looked at again."""
+    yield
+    _freeze()
+
+
+def _freeze():
+    # The converter collects all garbage in every conversion, which takes longer the more objects there are: without
+    # this a second for each file, after some hundred tests.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a parametrized test with the mark `sampled(n)`, n cases, spread over all, stay; the others become `slow`.
+
+    Where the sample starts differs from test to test, so that the tests of a file do not all leave out the same cases.
+    A `slow` run has all of them.
+    """
+    functions = {}
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark and not item.get_closest_marker("slow"):
+            functions.setdefault((item.path, item.cls, item.originalname), (*mark.args, []))[-1].append(item)
+    for place, (count, cases) in enumerate(functions.values()):
+        step = max(1.0, len(cases) / count)
+        kept = {int((place + index * step) % len(cases)) for index in range(count)}
+        for index, item in enumerate(cases):
+            if index not in kept:
+                item.add_marker(pytest.mark.slow)

@@ -116,9 +116,16 @@ def images(count=32, seed=0, shape=(8, 8, 2), classes=3):
 
 
 def compiled(model, optimizer="sgd", **options):
-    """Compile for `images`; return the model."""
+    """Compile for `images`, with all variables of the optimizer and the metrics in place; return the model.
+
+    Whatever makes a variable while TensorFlow traces the training step has the step traced twice, and tracing is most
+    of what a short fit costs.
+    """
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"], **options)
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(None, np.zeros(1, int), np.zeros((1, 3), "float32"))
+    model.reset_metrics()
     return model
 
 

@@ -134,6 +134,7 @@ TABLE = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("form", "block"), TABLE, ids=lambda value: str(value))
 def test_steps(form, block):
     steps, updates, frozen = TABLE[form, block]
@@ -165,6 +166,7 @@ def test_steps_go_on_at_a_later_epoch(form, block):
     assert watch.after == frozen
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("form", ["known", "unknown", "arrays, steps_per_epoch"])
 @pytest.mark.parametrize("block", [1, 4])
 def test_epochs(form, block):

@@ -110,6 +110,7 @@ def test_gives_one_finite_score_per_channel_and_leaves_the_model_alone(row):
         assert scores(model, row).tolist() == found.tolist()
 
 
+@pytest.mark.sampled(4)
 def test_channels_that_change_places_take_their_scores_along(row):
     order = np.array([2, 0, 3, 1])
     for model in networks(row):
@@ -171,6 +172,7 @@ def test_zero_channels_go_first(row):
     assert zero_filters(small.get_layer("first")) == []
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("scope", ["local", "global", "structure"])
 def test_prunes_at_once_and_during_fit_alike(row, scope):
     model = compiled(randomize(residual(normalized=True)), run_eagerly=True)

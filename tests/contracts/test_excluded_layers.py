@@ -253,6 +253,7 @@ SOME = [("outer", "function"), ("inside", "function"), ("leaf", "list")]
 CASES = [(taker, *each) for taker in TAKERS for each in (NAMED if taker in WHOLE_TABLE else SOME)]
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(("taker", "position", "form"), CASES, ids=["-".join(case) for case in CASES])
 def test_a_layer_is_left_alone_however_it_is_named(taker, position, form):
     leaves = {kind: ids(chain[-1].variables) for kind, chain in built()[1].items()}

@@ -157,6 +157,7 @@ def test_sparsity_is_logged_and_measured(row, run):
     assert run.history["sparsity"][-1] == pytest.approx(sum(pruned(run.model).values()) / sizes, abs=1e-12)
 
 
+@pytest.mark.sampled(6)
 def test_a_file_written_in_the_middle_of_an_epoch_has_the_zeros_and_the_masks(run):
     found = 0
     for epoch, batch in ((1, 3), (3, 1)):
@@ -204,6 +205,7 @@ def test_saved_models_load_where_tfprune_is_not_installed(tmp_path):
         assert relative_difference(value, found[name]) < 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", FEW, ids=lambda row: row.name)
 def test_equal_weights_do_not_change_the_counts(kind):
     model = ready(keras.optimizers.SGD(0.0), network(kernel_initializer=keras.initializers.Constant(0.5)))

@@ -177,6 +177,7 @@ LAST = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LAST)
 def test_nothing_grows_where_it_would_not_be_trained(name):
     make, steps = LAST[name]

@@ -104,6 +104,7 @@ def check_kind(name):
         assert pruned(model)[layer.name] == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", DEFAULT)
 def test_kinds_of_layers(name):
     check_kind(name)

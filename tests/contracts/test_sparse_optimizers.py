@@ -149,6 +149,7 @@ def ids(pair):
     return pair.name if hasattr(pair, "name") else str(pair)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "row"), rotated(OPTIMIZERS, 5), ids=ids)
 def test_every_optimizer_of_keras(name, row):
     watcher = check(row, Setting(OPTIMIZERS[name]))
@@ -173,6 +174,7 @@ RARE = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "row"),
     [pytest.param(*pair, marks=pytest.mark.slow) if pair[0] in RARE else pair for pair in rotated(SETTINGS, 4)],

@@ -51,6 +51,7 @@ def accuracy(model, name):
     return float(np.mean(np.asarray(model(array_inputs(name))).argmax(axis=1) == Y))
 
 
+@pytest.mark.sampled(29)
 @pytest.mark.parametrize(("name", "form", "data"), TABLE)
 def test_recalibrate_measures_the_same(name, form, data):
     expected, model = MODELS[name](), MODELS[name]()
@@ -81,6 +82,7 @@ def test_compare_and_reports_score_the_same(name, form, data, models):
     assert gather([models[name]], data(), None, None, ()).comparison.models[0].score == expected
 
 
+@pytest.mark.sampled(21)
 @pytest.mark.filterwarnings("ignore:The structure of .inputs")  # fit says so of a dict for a single input
 @pytest.mark.parametrize(("name", "form", "data"), WITH_LABELS)
 def test_compress_prepares_the_same(name, form, data, models):

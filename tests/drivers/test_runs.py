@@ -81,6 +81,7 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("batch", [1, 4, 6])  # of two in each of two epochs, then one in each of two
 def test_goes_on_after_any_batch(whole, tmp_path, batch):
     with pytest.raises(CutOffError):
@@ -118,6 +119,7 @@ def test_goes_on_after_any_write(whole, tmp_path, monkeypatch):
     assert_same(found, whole)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("writer", "nth"), [("save", 1), ("save", 3), ("save_weights", 1), ("save_weights", 2)])
 def test_nothing_is_lost_where_the_disk_is_full(whole, tmp_path, monkeypatch, writer, nth):
     calls = []

@@ -16,6 +16,7 @@ def test_batch_is_static_and_names_and_order_are_kept(two_inputs):
     assert all(tensor.shapeSignature is None or -1 not in tensor.shapeSignature for tensor in graph.tensors)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "in_file"), [("Image_In", "Image_In"), ("my input-é", "my_input__"), ("1st", "input_1st")]
 )
@@ -64,6 +65,7 @@ def test_the_interpreter_sees_the_same_operators(net):
     assert seen == sorted(op.name for op in count_operators(file) for _ in range(op.count))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8"])
 def test_zeros_of_a_pruned_kernel_are_kept(quantize):
     keras.utils.set_random_seed(0)

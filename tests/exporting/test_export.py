@@ -16,6 +16,7 @@ IMAGES = np.random.default_rng(1).random((20, 8, 8, 1)).astype(np.float32)
 SPARSE = ExportOptions(sparse=True)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("quantize", "io_dtype", "bound"),
     [
@@ -70,6 +71,7 @@ def test_several_inputs_and_outputs_in_int8(two_inputs, tmp_path):
     assert len(report.outputs) == 2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8"])
 def test_a_wrong_file_is_refused_and_the_older_one_stays(net, other_net, images, tmp_path, monkeypatch, quantize):
     def convert_other(model, *arguments):

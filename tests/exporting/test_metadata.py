@@ -89,6 +89,7 @@ def test_labels_and_normalization_stand_where_the_schema_puts_them(tmp_path):
         assert archive.read("labels.txt").decode() == "cat\ndög\n"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("quantize", "io_dtype"), [(None, None), ("dynamic", None), ("int8", "uint8")])
 def test_a_file_with_metadata_computes_the_same_and_is_the_same_twice(tmp_path, quantize, io_dtype):
     model = build()

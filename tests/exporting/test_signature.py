@@ -17,6 +17,7 @@ def several(*names):
     return keras.Model(inputs, [L.Dense(size, name=name)(inputs) for size, name in enumerate(names, start=1)])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("model", "names"),
     [

@@ -19,6 +19,7 @@ def _classify(inputs: object, x: keras.KerasTensor) -> keras.Model:
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "settings",
     [

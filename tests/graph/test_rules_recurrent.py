@@ -22,6 +22,7 @@ def _model(layer: keras.layers.Layer, time: int = 5) -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -154,6 +155,7 @@ def test_a_unit_that_only_the_inputs_or_only_the_others_feed_stays(silent):
         assert tfprune.shrink(model).get_layer("cells").units == 4
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "ave", "mul", None])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bidirectional_layers_lose_units_in_pairs(kind, merge_mode):

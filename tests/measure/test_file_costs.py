@@ -57,12 +57,14 @@ NETWORKS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_operations_are_those_of_the_model(name, costs):
     model = NETWORKS[name]()
     assert costs(model).macs == tfprune.profile(model).macs > 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8"])
 def test_weights_and_their_zeros_in_every_mode(quantize, costs):
     model = sequential((32,), L.Dense(64, name="hidden"), L.ReLU(), L.Dense(3, name="classes"))

@@ -107,6 +107,7 @@ def test_every_operator_is_integer_or_has_a_reason(trained):
     assert all(trained.row.reasons[name] in reason for name, reason in found.items())
 
 
+@pytest.mark.sampled(2)
 def test_saved_models_compute_the_same_and_train_on(trained, tmp_path):
     trained.aware.save(tmp_path / "aware.keras")
     loaded = keras.models.load_model(tmp_path / "aware.keras")

@@ -51,6 +51,7 @@ def expected_class(name, change):
     return OwnStep if name == "functional subclass" else type(made("functional"))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("change", COPIES)
 @pytest.mark.parametrize("name", KINDS)
 def test_what_a_copy_keeps(name, change, tmp_path):

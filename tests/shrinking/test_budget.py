@@ -64,6 +64,7 @@ def test_the_load_is_that_of_the_limit_which_is_used_most():
     assert load({"macs": 50, "parameters": 30}, {"macs": 100, "parameters": 40}) == 0.75
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", [chain, residual, preactivation, densely_connected])
 @pytest.mark.parametrize("budget", [Budget(macs=0.4), Budget(parameters=0.6), Budget(macs=0.5, file_bytes=0.4)])
 @pytest.mark.parametrize("ranking", ["local", "global"])

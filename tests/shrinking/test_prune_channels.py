@@ -228,6 +228,7 @@ def sizes(model):
 
 @pytest.mark.filterwarnings("ignore:At a ratio")
 class TestBudgets:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         ("kind", "ranking", "fraction"),
         [
@@ -334,6 +335,7 @@ class TestBadInput:
 
 @pytest.mark.filterwarnings("ignore:The smaller model is not exactly")
 class TestTheModelItself:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         "options",
         [
@@ -355,6 +357,7 @@ class TestTheModelItself:
         assert small.compiled
         assert small.optimizer is not model.optimizer
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -39,6 +39,7 @@ def test_widths_are_rounded_up(multiplier, filters):
     assert wide.get_layer("first_bn").gamma.shape == (filters[0],)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("make", [chain, residual, preactivation, densely_connected])
 @pytest.mark.parametrize("multiplier", [0.5, 2])
 def test_it_is_the_model_that_would_be_built_by_hand(make, multiplier):

@@ -151,6 +151,7 @@ def test_a_gradient_that_was_asked_for_too_late_is_still_awaited():
 COMPILED = [{}, {"steps_per_execution": 2}, {"jit_compile": True}, {"run_eagerly": True}]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("options", COMPILED, ids=str)
 def test_a_step_whose_update_is_replaced_moves_nothing_but_counts(options):
     optimizer = keras.optimizers.Adam(0.1, weight_decay=0.1, use_ema=True, ema_overwrite_frequency=1)

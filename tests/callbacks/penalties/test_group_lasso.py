@@ -86,6 +86,7 @@ def test_a_proximal_step_is_the_formula(weighting, momentum):
     assert_equal(after, factored(stepped, *factors))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str)
 @pytest.mark.parametrize("every", [None, 2])
 def test_each_proximal_step_takes_its_own_learning_rate(every, options):

@@ -80,6 +80,7 @@ def test_the_logged_penalty_and_cost():
     assert history["relative_cost"] == [pytest.approx((64 * 9 * 2 * 3 + 16 * 9 * 3 * 4 + 4 * 3) / total)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [pair, residual, preactivation])
 @pytest.mark.parametrize("cost", ["macs", "parameters"])
 def test_the_logged_cost_is_that_of_the_shrunken_model(make, cost):

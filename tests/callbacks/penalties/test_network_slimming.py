@@ -126,6 +126,7 @@ def test_the_smallest_gammas_of_the_whole_network_go():
     assert (small.get_layer("first").filters, small.get_layer("second").filters) == (2, 4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("ratio", [0.1, 0.35, 0.5, 0.79, 0.8])
 def test_counts_are_exact_also_where_gammas_are_equal(ratio):
     model = with_gammas(randomize(two()), {"first_bn": np.ones(4), "second_bn": np.ones(6)})
@@ -181,6 +182,7 @@ def test_rounds_prune_more_each_time_and_never_give_back():
     assert history["regularization_loss"][3] > 0 == history["regularization_loss"][4]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("make", "options"),
     [(residual, {}), (preactivation, {"jit_compile": True}), (densely_connected, {"steps_per_execution": 2})],

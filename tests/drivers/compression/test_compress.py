@@ -579,6 +579,7 @@ def test_compress_is_the_function_whatever_is_imported():
     assert tfprune.compress is compressor.compress
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["name", "instance", "scaled"])
 def test_each_training_has_its_own_rate_and_the_compiled_optimizer(how, tmp_path):
     model = keras.Sequential([keras.Input((2,)), L.Dense(3)])
