@@ -91,6 +91,7 @@ def test_every_algorithm_has_a_page():
     assert titles == algorithms - helpers
 
 
+@pytest.mark.slow
 def test_weight_sparsity_runs_as_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
@@ -150,6 +151,7 @@ def test_network_slimming_runs_as_printed():
     assert space["wide"].layers[0].filters == 8
 
 
+@pytest.mark.slow
 def test_quantization_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = normalized_net(4)

@@ -79,7 +79,7 @@ def test_runs_with_other_settings_are_not_mixed(tmp_path):
         dynamic_sparse.main(["--quick", "--out", str(out)])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("method", "times"), [("SET", range(2, 15, 2)), ("RigL", range(1, 16, 2)), ("GraNet", range(2, 20, 2))]
 )

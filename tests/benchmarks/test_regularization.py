@@ -118,6 +118,7 @@ def test_second_of_two_runs_with_one_beginning_comes_later():
     assert [job.left for job in jobs if job.method == "dense"] == [1.0] * 6
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_uniform_ratio_is_the_smallest_that_fits(network):
     model = NETWORKS[network](8)

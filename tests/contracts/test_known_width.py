@@ -77,6 +77,7 @@ def found_width(callback, width, wide, epochs):
     return small.get_layer("hidden").units, train(small, data, epochs // 2).evaluate(*validation, verbose=0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "name", [name if name in BY_DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in CALLBACKS]
 )

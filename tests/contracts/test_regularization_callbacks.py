@@ -400,6 +400,7 @@ def test_strength_zero_is_no_callback(row):
     assert history["regularization_loss"] == [0.0]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.ratio], ids=lambda row: row.name)
 def test_too_high_a_strength_leaves_min_channels_and_warns(row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)

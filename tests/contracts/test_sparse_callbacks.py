@@ -191,6 +191,7 @@ def test_plain_training_afterwards_revives_the_weights():
     assert sum(pruned(model).values()) < before / 2
 
 
+@pytest.mark.slow
 def test_saved_models_load_where_tfprune_is_not_installed(tmp_path):
     x, _ = data(4)
     expected = {}
@@ -239,6 +240,7 @@ def first_masks(callback, model):
     return masks
 
 
+@pytest.mark.sampled(3)
 def test_another_seed_gives_other_masks(row):
     masks = []
     for seed in (3, 3, 4):

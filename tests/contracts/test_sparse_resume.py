@@ -107,7 +107,7 @@ def test_every_killed_fit_goes_on_as_if_nothing_had_happened(tmp_path):
     kill_and_resume(tmp_path, [(row.name, *place) for row in ROWS for place in places])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.filterwarnings(EARLY_END)
 @pytest.mark.parametrize("row", FEW, ids=lambda row: row.name)
 def test_saving_and_loading_in_between_changes_nothing(row, tmp_path):
@@ -247,7 +247,7 @@ def test_two_callbacks_on_different_layers_of_one_fit():
     assert "apply" not in vars(model.optimizer)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("name", "first"), [("RigL", True), ("RigL", False), ("MagnitudePruning", True)])
 def test_beside_a_callback_that_prunes_filters(name, first):
     row, model = BY_NAME[name], ready(model=network())

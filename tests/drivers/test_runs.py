@@ -81,7 +81,7 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("batch", [1, 4, 6])  # of two in each of two epochs, then one in each of two
 def test_goes_on_after_any_batch(whole, tmp_path, batch):
     with pytest.raises(CutOffError):
@@ -119,7 +119,7 @@ def test_goes_on_after_any_write(whole, tmp_path, monkeypatch):
     assert_same(found, whole)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("writer", "nth"), [("save", 1), ("save", 3), ("save_weights", 1), ("save_weights", 2)])
 def test_nothing_is_lost_where_the_disk_is_full(whole, tmp_path, monkeypatch, writer, nth):
     calls = []
@@ -282,6 +282,7 @@ class TestFunction:
             path, wanted=[Phase("own", clone, Function(train, {"rounds": 1}), count, seed=2), phases(watch)[1]]
         )
 
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("optimizer", [None, "adam"])
     def test_goes_on_with_the_same_weights_and_optimizer(self, tmp_path, optimizer):
         expected = self.follow(tmp_path / "whole", [CutOff(0, cut_off)], optimizer)

@@ -89,7 +89,7 @@ def test_labels_and_normalization_stand_where_the_schema_puts_them(tmp_path):
         assert archive.read("labels.txt").decode() == "cat\ndög\n"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("quantize", "io_dtype"), [(None, None), ("dynamic", None), ("int8", "uint8")])
 def test_a_file_with_metadata_computes_the_same_and_is_the_same_twice(tmp_path, quantize, io_dtype):
     model = build()
@@ -126,6 +126,7 @@ def test_files_that_task_libraries_refuse_are_refused(tmp_path, model, arguments
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_grayscale_and_wrong_numbers_of_channels_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"read RGB images.*\(1, 6, 8, 1\)"):
         export(build((6, 8, 1)), tmp_path / "a.tflite", options=ExportOptions(metadata=METADATA))

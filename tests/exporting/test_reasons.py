@@ -59,7 +59,7 @@ def _add_tensor_that_nothing_reads(file):
     return len(tensors) - 1
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("quantize", [None, "float16", "int8_weights"])
 def test_modes_that_compute_in_float_need_no_reason(tmp_path, quantize):
     found, report = reasons(tmp_path, quantize, keras.layers.ELU())

@@ -52,7 +52,7 @@ def test_all_zeros_are_kept(tmp_path, quantize):
     assert "zeros of the model kept" in str(report)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("quantize", [mode for mode in MODES if not MODES[mode].no_sparsity])
 def test_sparse_files_are_smaller_and_compute_the_same(tmp_path, quantize):
     model = zeroed(convolutional())
@@ -85,7 +85,7 @@ def test_files_that_would_not_get_smaller_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "layers",
     [

@@ -77,7 +77,7 @@ def check(choices):
         assert np.abs(expected[0] - found[0]).mean() < scales[0]
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(graphs)
 def test_random_graphs(choices):
     check(choices)

@@ -18,10 +18,7 @@ from tfprune.exporting.convert import float32_twin
 from tfprune.quantization.int8_rules import Kind
 from tfprune.quantization.placement import Operators
 
-DEFAULT = (
-    *("conv-bn-relu", "separable", "dense-bn", "branches", "squeeze-hard", "rescaling", "layer-scale", "scaled-sum"),
-    *("shared-bn", "several", "exclude-middle", "mixed", "dead-channels"),
-)
+DEFAULT = ("conv-bn-relu", "separable", "dense-bn", "squeeze-hard", "scaled-sum", "several", "mixed", "dead-channels")
 LOAD = """
 import json, os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -158,6 +155,7 @@ def test_models_load_where_only_tfprune_was_imported(names, tmp_path):
         assert same(arrays, [*np.load(tmp_path / f"{name}.out.npz").values()]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [

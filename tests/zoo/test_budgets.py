@@ -10,6 +10,7 @@ from tfprune.graph import analyse
 from tfprune.graph.counting import SizeCounter
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetV2B0"])
 def test_sizes_are_counted_exactly(name):
     model = zoo.build(name)

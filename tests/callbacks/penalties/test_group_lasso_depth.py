@@ -110,6 +110,7 @@ def test_a_subgradient_step_is_the_formula():
             np.testing.assert_allclose(kernel, start * (1 - RATE * STRENGTH / norm), rtol=1e-4)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True, "steps_per_execution": 4}], ids=str)
 def test_weak_blocks_die_in_the_step_and_shrink_removes_them(options, tmp_path):
     model, history = trained(GroupLasso(0.05, parts="depth"), [1.0, 1.0, 0.05], **options)
@@ -120,6 +121,7 @@ def test_weak_blocks_die_in_the_step_and_shrink_removes_them(options, tmp_path):
     assert np.isfinite(small.train_on_batch(*images(8))).all()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("min_channels", [1, 2])
 def test_too_high_a_strength_leaves_min_channels_branches_and_warns(min_channels):
     with pytest.warns(UserWarning, match=f"has left {min_channels} of 3 parts of 'residual branches'"):
@@ -144,6 +146,7 @@ def test_a_branch_below_the_threshold_becomes_zero_when_training_ends():
     assert "add2" not in left(assert_shrinks_exactly(model))
 
 
+@pytest.mark.slow
 def test_a_branch_with_an_excluded_layer_stays():
     callback = GroupLasso(1e3, parts="depth", exclude=lambda layer: layer.name == "first1")
     with pytest.warns(UserWarning, match="has left 1 of 2"):

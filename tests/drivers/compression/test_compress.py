@@ -344,6 +344,7 @@ class TestLatency:
         assert limits == {"latency": 0.5}
         assert 0.3 < macs / tfprune.profile(trained).macs <= 0.4 / 0.9
 
+    @pytest.mark.slow
     def test_is_measured_anew_in_the_end(self, trained, quick, clock, tmp_path):
         call = {"budget": Budget(latency=0.44), "epochs": 2, "options": options(steps=1)}
         with pytest.warns(UserWarning, match=r"not met: latency is 0\.45, and was to be 0\.44 at most"):
@@ -541,6 +542,7 @@ def test_a_rate_of_zero_is_an_error():
         steps.initial_rate(model, 5)
 
 
+@pytest.mark.slow
 def test_datasets_train_too(trained, quick, tmp_path):
     class Batches(keras.utils.PyDataset):
         def __len__(self):
@@ -579,7 +581,7 @@ def test_compress_is_the_function_whatever_is_imported():
     assert tfprune.compress is compressor.compress
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["name", "instance", "scaled"])
 def test_each_training_has_its_own_rate_and_the_compiled_optimizer(how, tmp_path):
     model = keras.Sequential([keras.Input((2,)), L.Dense(3)])
