@@ -14,6 +14,7 @@ from tfprune.exporting.inputs import Samples, check_model, random_samples
 from tfprune.exporting.metadata import add_metadata
 from tfprune.exporting.modes import HALF_PRECISION_TOLERANCE, MODES
 from tfprune.exporting.operators import count_operators, zero_fraction
+from tfprune.exporting.ranges import check_scales
 from tfprune.exporting.reasons import float_operators
 from tfprune.exporting.sparsity import check_zeros
 from tfprune.exporting.verify import verify
@@ -75,7 +76,8 @@ def export(
         FileExistsError: If there is a file at `path`, and `overwrite` is False.
         TypeError: If `model` is not a Keras 3 model, or `calibration` has an unknown form.
         ValueError: If the model is not built or too large, an argument does not fit the others, the calibration data
-            does not fit the model, or sparse storage would not make the file smaller.
+            does not fit the model, sparse storage would not make the file smaller, or numbers differ so much in size
+            that no runtime would take the file.
         OSError: If `path` cannot be written.
         RuntimeError: If the converter refuses the model, or no kernel of this machine's runtime runs the file.
         ExportMismatchError: If the file's outputs differ from the model's by more than `tolerance`.
@@ -102,6 +104,8 @@ def export(
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
     file = to_tflite(model, quantize, measured, io_dtype, options.sparse)
+    if MODES[quantize].is_integer:
+        check_scales(file)
     if options.metadata is not None:
         file = add_metadata(file, options.metadata)
     verified = _verify(file, model, samples, quantize, options)

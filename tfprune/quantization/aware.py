@@ -1,6 +1,8 @@
 """`quantize_aware`: a model that trains with the rounding that int8 will bring."""
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import keras
@@ -150,8 +152,12 @@ class _Quantizer(Rewriter):
             self.units[id(outputs[0])] = self.units[id(tensors[0])]
         sites = [self.placement.get(id(tensor)) for tensor in node.outputs]
         name, class_name = node.operation.name, type(node.operation).__name__
-        pooled = "AveragePool" in class_name and "Global" not in class_name
-        return [self._rounded(output, site, name, pooled) for output, site in zip(outputs, sites, strict=True)]
+        options: dict[str, Any] = {}
+        if "AveragePool" in class_name and "Global" not in class_name:
+            options["pooled"] = True
+        if self.rules[node.key].bounds_step and id(tensors[0]) in self.steps:
+            options["least"] = self.steps[id(tensors[0])]
+        return [self._rounded(output, site, name, options) for output, site in zip(outputs, sites, strict=True)]
 
     def _operated(self, layer: QuantizeWeights, tensor: keras.KerasTensor) -> Any:
         """The output of an operator, which computes in whole numbers if it knows the step of its input."""
@@ -193,7 +199,7 @@ class _Quantizer(Rewriter):
         )
 
     def _rounded(
-        self, tensor: keras.KerasTensor, site: Site | None, name: str, pooled: bool = False
+        self, tensor: keras.KerasTensor, site: Site | None, name: str, options: Mapping[str, Any] = MappingProxyType({})
     ) -> keras.KerasTensor:
         if site is None:
             return tensor
@@ -207,8 +213,7 @@ class _Quantizer(Rewriter):
                 dtype=tensor.dtype,
             ),
         )
-        options: dict[str, Any] = {"site": site.number} if layer.sites > 1 else {}
-        options |= {"pooled": True} if pooled else {}
+        options = {**options, **({"site": site.number} if layer.sites > 1 else {})}
         options |= {"unit": self.units[id(tensor)]} if id(tensor) in self.units else {}
         rounded, step = layer(tensor, **options)
         self.steps[id(rounded)] = step

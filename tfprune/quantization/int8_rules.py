@@ -46,20 +46,21 @@ class Rule:
         channel_axes: For a kernel, by the name of its attribute, the axes along which each position has its scale.
         range: For numbers whose range is fixed, (smallest, largest).
         reason: Why it stays in float.
+        bounds_step: Whether the operator refuses steps that are much finer than those of what it reads.
     """
 
     kind: Kind
     channel_axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     range: tuple[float, float] | None = None
     reason: str = ""
+    bounds_step: bool = False
 
 
 _SIGMOID, _TANH = (0.0, 255 / 256), (-1.0, 127 / 128)
 _AFFINE = {"Rescaling", "LayerScale"}
 _ARITHMETIC = ("Add", "Multiply", "Subtract")
 _COMPUTE = {
-    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "Mean", "PReLU", "LeakyReLU", "LeakyRelu", "HardSilu"),
-    "Gelu",
+    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "Mean", "PReLU", "LeakyReLU", "LeakyRelu", "Gelu"),
 }
 _MOVE = {
     *("Concatenate", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling1D"),
@@ -78,7 +79,8 @@ _ACTIVATIONS: dict[str, Rule] = {
     "sigmoid": Rule(Kind.BOUNDED, range=_SIGMOID),
     "softmax": Rule(Kind.BOUNDED, range=_SIGMOID),
     "tanh": Rule(Kind.BOUNDED, range=_TANH),
-    **dict.fromkeys(("gelu", "hard_silu", "leaky_relu"), Rule(Kind.COMPUTE)),
+    **dict.fromkeys(("gelu", "leaky_relu"), Rule(Kind.COMPUTE)),
+    "hard_silu": Rule(Kind.COMPUTE, bounds_step=True),
 }
 
 
@@ -224,6 +226,7 @@ _SPECIAL: dict[str, Callable[[Node], Rule]] = {
     "Relu6": lambda node: Rule(Kind.RECTIFIER),
     "Sigmoid": lambda node: Rule(Kind.BOUNDED, range=_SIGMOID),
     "Tanh": lambda node: Rule(Kind.BOUNDED, range=_TANH),
+    "HardSilu": lambda node: _ACTIVATIONS["hard_silu"],
     "Softmax": _softmax_axis,
     "BatchNormalization": _normalization,
     "Normalization": _normalization,
