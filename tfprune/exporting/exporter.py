@@ -7,7 +7,7 @@ import keras
 
 from tfprune.common.files import check_writable, gzip_size, write_atomically
 from tfprune.exporting.calibration import check_ranges, gather_samples, spread
-from tfprune.exporting.convert import to_tflite, uses_half_precision
+from tfprune.exporting.convert import float32_twin, to_tflite, uses_half_precision
 from tfprune.exporting.export_options import ExportOptions, check_arguments, check_size
 from tfprune.exporting.export_report import ExportReport
 from tfprune.exporting.inputs import Samples, check_model, random_samples
@@ -134,7 +134,9 @@ def _verify(
     if tolerance is None:
         tolerance = max(mode.tolerance, HALF_PRECISION_TOLERANCE if uses_half_precision(model) else 0.0)
     checked = random_samples(model) if samples is None else spread(samples, _NUM_VERIFIED)
-    outputs = verify(file, model, checked, tolerance, mode.step)
+    aware = is_quantize_aware(model)
+    computed = float32_twin(model) if aware else model  # which rounds to the last bit as the file does
+    outputs = verify(file, computed, checked, tolerance, mode.step, exact=aware and options.tolerance is None)
     num_checked = len(next(iter(checked.values())))
     verified_on = f"{num_checked} {'random inputs' if samples is None else 'calibration samples'}"
     return {"verified_on": verified_on, "tolerance": tolerance, "outputs": outputs}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tfprune.exporting.channels import far_apart, mostly_equal
 from tfprune.exporting.inputs import Samples, keras_outputs
 from tfprune.exporting.operators import output_scales
 from tfprune.tflite.model import TFLiteModel
@@ -29,6 +30,7 @@ class OutputError:
         top1_agreement: Share of samples with the same argmax; None unless the output is `(samples, classes)`.
         allowed_rms_error: RMS difference up to which the file passes, in units of the output.
         rms_error: RMS difference, in units of the output.
+        within_two_steps: Share of the numbers that are two steps or less apart; None for a float output.
     """
 
     name: str
@@ -39,6 +41,7 @@ class OutputError:
     top1_agreement: float | None
     allowed_rms_error: float
     rms_error: float
+    within_two_steps: float | None
 
 
 def compare(
@@ -99,11 +102,17 @@ def compare(
         top1_agreement=float((reference.argmax(1) == other.argmax(1)).mean()) if classes else None,
         allowed_rms_error=min(tolerance * rms, tolerance * spread + step * rms + lsb),
         rms_error=rms_error,
+        within_two_steps=float(1 - far_apart(reference, other, lsb).mean()) if lsb else None,
     )
 
 
 def verify(
-    file: TFLiteFile, model: keras.Model, samples: Samples, tolerance: float, step: float = 0.0
+    file: TFLiteFile,
+    model: keras.Model,
+    samples: Samples,
+    tolerance: float,
+    step: float = 0.0,
+    exact: bool = False,
 ) -> tuple[OutputError, ...]:
     """Run the file and the Keras model on the same samples, and return the differences.
 
@@ -113,6 +122,8 @@ def verify(
         samples: Arrays of shape `(samples, ...)` by input name.
         tolerance: Largest relative RMS error, as in `compare`.
         step: Relative step of the file's number format, as in `compare`.
+        exact: Whether the model rounds as the file does, so that all but 1 in 1,000 numbers, in every channel too,
+            have to be within two steps.
 
     Returns:
         One entry per output.
@@ -128,14 +139,17 @@ def verify(
     if len(actual) != len(expected):
         raise ExportMismatchError(f"The Keras model has {len(expected)} outputs, the file {len(actual)}.")
     scales = output_scales(file)
-    errors = tuple(
-        compare(ours, theirs, tolerance, step, details.scale or scales.get(details.index, 0.0), details.name)
-        for ours, theirs, details in zip(expected, actual, loaded.outputs, strict=True)
-    )
-    for error in errors:
+    errors = []
+    for ours, theirs, details in zip(expected, actual, loaded.outputs, strict=True):
+        lsb = details.scale or scales.get(details.index, 0.0)
+        error = compare(ours, theirs, tolerance, step, lsb, details.name)
         if not error.rms_error <= error.allowed_rms_error:  # also true of NaN
             raise ExportMismatchError(_explain(error, tolerance))
-    return errors
+        wrong = mostly_equal(far_apart(ours, theirs, lsb)) if exact else ""
+        if wrong:
+            raise ExportMismatchError(_explain_exact(error, wrong))
+        errors.append(error)
+    return tuple(errors)
 
 
 def _run(loaded: TFLiteModel, samples: Samples) -> np.ndarray | list[np.ndarray]:
@@ -165,4 +179,15 @@ def _explain(error: OutputError, tolerance: float) -> str:
         f"(relative {error.relative_rms_error:.3g}, tolerance {tolerance:g}), largest {error.max_abs_error:.3g}. "
         "For int8, calibrate with data that looks like the real inputs, scaled the same way, and shrink dead "
         "channels first. Raise `tolerance` only if the accuracy of the file is measured elsewhere."
+    )
+
+
+def _explain_exact(error: OutputError, wrong: str) -> str:
+    return (
+        "The .tflite file does not compute what the quantize-aware model computes, and was not written. "
+        f"Output {error.name!r}: {wrong} are more than two steps apart, and 1 in 1,000 may be; the largest difference "
+        f"is {error.max_abs_error:.3g}. Some operator of the file rounds elsewhere than the model does: leave layers in "
+        "float until it passes, tfprune.quantize_aware(model, exclude=[...]), beginning with concatenations and what "
+        "follows them. Pass options=tfprune.ExportOptions(tolerance=0.25) only if the accuracy of the file is measured "
+        "elsewhere."
     )
