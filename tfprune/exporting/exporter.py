@@ -1,6 +1,7 @@
 """`export`: convert, check, and only then write."""
 
 import os
+import warnings
 from typing import Any
 
 import keras
@@ -11,17 +12,21 @@ from tfprune.exporting.convert import float32_twin, to_tflite, uses_half_precisi
 from tfprune.exporting.export_options import ExportOptions, check_arguments, check_size
 from tfprune.exporting.export_report import ExportReport
 from tfprune.exporting.inputs import Samples, check_model, random_samples
+from tfprune.exporting.layerwise import worst_layer
+from tfprune.exporting.lost import lost_message
 from tfprune.exporting.metadata import add_metadata
 from tfprune.exporting.modes import HALF_PRECISION_TOLERANCE, MODES
 from tfprune.exporting.operators import count_operators, zero_fraction
 from tfprune.exporting.ranges import check_scales
 from tfprune.exporting.reasons import float_operators
 from tfprune.exporting.sparsity import check_zeros
-from tfprune.exporting.verify import verify
+from tfprune.exporting.verify import ExportMismatchError, verify
 from tfprune.exporting.zeros import zeros_kept
-from tfprune.quantization import is_quantize_aware, left_in_float
+from tfprune.quantization import computes_coarsely, is_quantize_aware, left_in_float
 from tfprune.tflite.unpacking import TFLiteFile
 
+_MAX_FAR = 1e-3  # of the numbers of a file that rounds as the model does; none in most networks
+_MAX_FAR_COARSE = 0.05  # where some are a step off within the network, and become two behind sums and steep functions
 _NUM_VERIFIED = 100  # enough to tell a broken file; the interpreter runs them one by one
 
 
@@ -136,7 +141,19 @@ def _verify(
     checked = random_samples(model) if samples is None else spread(samples, _NUM_VERIFIED)
     aware = is_quantize_aware(model)
     computed = float32_twin(model) if aware else model  # which rounds to the last bit as the file does
-    outputs = verify(file, computed, checked, tolerance, mode.step, exact=aware and options.tolerance is None)
+    share_far = None
+    if aware and options.tolerance is None:
+        share_far = _MAX_FAR_COARSE if computes_coarsely(model) else _MAX_FAR
+    try:
+        outputs = verify(file, computed, checked, tolerance, mode.step, share_far)
+    except ExportMismatchError as error:
+        if not mode.is_integer or aware:
+            raise
+        real = to_tflite(model, None, None, "float32")
+        raise ExportMismatchError(f"{error} {worst_layer(file, real, checked)}") from error
+    for number, output in enumerate(outputs):
+        if output.lost_channels:
+            warnings.warn(lost_message(model, number, output), stacklevel=3)
     num_checked = len(next(iter(checked.values())))
     verified_on = f"{num_checked} {'random inputs' if samples is None else 'calibration samples'}"
     return {"verified_on": verified_on, "tolerance": tolerance, "outputs": outputs}

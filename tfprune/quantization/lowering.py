@@ -174,6 +174,22 @@ def left_in_float(model: keras.Model) -> dict[str, str]:
     return {(x.layer if isinstance(x, KeepFloat) else x).name: rule.reason for x, rule in found}
 
 
+def computes_coarsely(model: keras.Model) -> bool:
+    """Return whether a quantize-aware model has a layer of which LiteRT makes some numbers a step larger or smaller.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.LeakyReLU()])
+    >>> computes_coarsely(tfprune.quantize_aware(model))
+    True
+    """
+    return any(rule.is_coarse for rule in Operators.of(model).rules)
+
+
 def output_layers(model: keras.Model) -> list[Any]:
     """Return the layers of the original model that make the outputs of a quantize-aware one.
 

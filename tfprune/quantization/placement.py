@@ -104,7 +104,7 @@ def _normalizes(node: Node, rule: Rule) -> bool:
 
 
 Place = int | tuple[int, int]
-"""Where numbers may be rounded: a tensor (by id) where it is made, or an input (by number) of a call (by `Node.key`)."""
+"""Where numbers may be rounded: a tensor (by id) where it is made, or an input (by number) of a call (by its key)."""
 
 Placement = dict[Place, Site]
 """For places, the site at which their numbers are rounded."""
