@@ -149,7 +149,7 @@ def _verify(
     except ExportMismatchError as error:
         if not mode.is_integer or aware:
             raise
-        real = to_tflite(model, None, None, "float32")
+        real = to_tflite(model, None, samples, "float32")
         raise ExportMismatchError(f"{error} {worst_layer(file, real, checked)}") from error
     for number, output in enumerate(outputs):
         if output.lost_channels:
