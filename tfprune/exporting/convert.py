@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfprune.exporting.inputs import Samples, call, input_specs
 from tfprune.exporting.modes import MODES, Mode
+from tfprune.exporting.ranges import widen_ranges
 from tfprune.exporting.signature import name_outputs
 from tfprune.exporting.sparsity import finish_sparse
 from tfprune.exporting.weight_only import quantize_weights
@@ -134,7 +135,26 @@ def _set_up(converter: Any, mode: Mode, samples: Samples | None, io_dtype: str, 
         if samples is not None:
             converter.representative_dataset = lambda: _one_by_one(samples)
             converter.target_spec.supported_ops = list(mode.operator_sets)
+            _widen_between(converter, mode.num_levels)
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io_dtype)
+
+
+def _widen_between(converter: Any, num_levels: int) -> None:
+    """Let the converter stop between calibration and quantization, to widen ranges; no public way leads there.
+
+    Its own step is taken twice: to calibrate alone, and with nothing to feed, which leaves the ranges as they are.
+    """
+    quantize = converter._quantize
+
+    def calibrate_then_quantize(model: bytes, *arguments: Any, **options: Any) -> bytes:
+        converter._experimental_calibrate_only = True
+        calibrated = quantize(model, *arguments, **options)
+        converter._experimental_calibrate_only = False
+        converter.representative_dataset = lambda: iter(())
+        result: bytes = quantize(widen_ranges(calibrated, num_levels), *arguments, **options)
+        return result
+
+    converter._quantize = calibrate_then_quantize
 
 
 def _one_by_one(samples: Samples) -> Iterator[dict[str, np.ndarray]]:

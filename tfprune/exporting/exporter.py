@@ -1,26 +1,32 @@
 """`export`: convert, check, and only then write."""
 
 import os
+import warnings
 from typing import Any
 
 import keras
 
 from tfprune.common.files import check_writable, gzip_size, write_atomically
 from tfprune.exporting.calibration import check_ranges, gather_samples, spread
-from tfprune.exporting.convert import to_tflite, uses_half_precision
+from tfprune.exporting.convert import float32_twin, to_tflite, uses_half_precision
 from tfprune.exporting.export_options import ExportOptions, check_arguments, check_size
 from tfprune.exporting.export_report import ExportReport
 from tfprune.exporting.inputs import Samples, check_model, random_samples
+from tfprune.exporting.layerwise import worst_layer
+from tfprune.exporting.lost import lost_message
 from tfprune.exporting.metadata import add_metadata
 from tfprune.exporting.modes import HALF_PRECISION_TOLERANCE, MODES
 from tfprune.exporting.operators import count_operators, zero_fraction
+from tfprune.exporting.ranges import check_scales
 from tfprune.exporting.reasons import float_operators
 from tfprune.exporting.sparsity import check_zeros
-from tfprune.exporting.verify import verify
+from tfprune.exporting.verify import ExportMismatchError, verify
 from tfprune.exporting.zeros import zeros_kept
-from tfprune.quantization import is_quantize_aware, left_in_float
+from tfprune.quantization import computes_coarsely, is_quantize_aware, left_in_float
 from tfprune.tflite.unpacking import TFLiteFile
 
+_MAX_FAR = 1e-3  # of the numbers of a file that rounds as the model does; none in most networks
+_MAX_FAR_COARSE = 0.05  # where some are a step off within the network, and become two behind sums and steep functions
 _NUM_VERIFIED = 100  # enough to tell a broken file; the interpreter runs them one by one
 
 
@@ -75,7 +81,8 @@ def export(
         FileExistsError: If there is a file at `path`, and `overwrite` is False.
         TypeError: If `model` is not a Keras 3 model, or `calibration` has an unknown form.
         ValueError: If the model is not built or too large, an argument does not fit the others, the calibration data
-            does not fit the model, or sparse storage would not make the file smaller.
+            does not fit the model, sparse storage would not make the file smaller, or numbers differ so much in size
+            that no runtime would take the file.
         OSError: If `path` cannot be written.
         RuntimeError: If the converter refuses the model, or no kernel of this machine's runtime runs the file.
         ExportMismatchError: If the file's outputs differ from the model's by more than `tolerance`.
@@ -102,6 +109,8 @@ def export(
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
     file = to_tflite(model, quantize, measured, io_dtype, options.sparse)
+    if MODES[quantize].is_integer:
+        check_scales(file)
     if options.metadata is not None:
         file = add_metadata(file, options.metadata)
     verified = _verify(file, model, samples, quantize, options)
@@ -130,7 +139,21 @@ def _verify(
     if tolerance is None:
         tolerance = max(mode.tolerance, HALF_PRECISION_TOLERANCE if uses_half_precision(model) else 0.0)
     checked = random_samples(model) if samples is None else spread(samples, _NUM_VERIFIED)
-    outputs = verify(file, model, checked, tolerance, mode.step)
+    aware = is_quantize_aware(model)
+    computed = float32_twin(model) if aware else model  # which rounds to the last bit as the file does
+    share_far = None
+    if aware and options.tolerance is None:
+        share_far = _MAX_FAR_COARSE if computes_coarsely(model) else _MAX_FAR
+    try:
+        outputs = verify(file, computed, checked, tolerance, mode.step, share_far)
+    except ExportMismatchError as error:
+        if not mode.is_integer or aware:
+            raise
+        real = to_tflite(model, None, samples, "float32")
+        raise ExportMismatchError(f"{error} {worst_layer(file, real, checked)}") from error
+    for number, output in enumerate(outputs):
+        if output.lost_channels:
+            warnings.warn(lost_message(model, number, output), stacklevel=3)
     num_checked = len(next(iter(checked.values())))
     verified_on = f"{num_checked} {'random inputs' if samples is None else 'calibration samples'}"
     return {"verified_on": verified_on, "tolerance": tolerance, "outputs": outputs}

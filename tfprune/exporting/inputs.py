@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfprune.data.inputs import Samples, input_structure, name_in_file
 from tfprune.graph import check_built, functional
+from tfprune.quantization import input_ranges, is_quantize_aware
 
 
 def check_model(model: Any) -> keras.Model:
@@ -69,12 +70,15 @@ def keras_outputs(model: keras.Model, samples: Samples, batch_size: int = 32) ->
 def random_samples(model: keras.Model, num_samples: int = 32) -> Samples:
     """Return seeded stand-ins for data: uniform in [0, 1) for float inputs, 0 and 1 for whole numbers.
 
-    Whole numbers are mostly indices, of which 0 and 1 are always in range.
+    Whole numbers are mostly indices, of which 0 and 1 are always in range. A quantize-aware model knows the ranges of
+    its inputs; all of them are used.
     """
     rng = np.random.default_rng(0)
     samples = {}
-    for name, spec in input_specs(model).items():
+    known = input_ranges(model) if is_quantize_aware(model) else [None] * len(model.inputs)
+    for (name, spec), limits in zip(input_specs(model).items(), known, strict=True):
         shape, dtype = (num_samples, *spec.shape[1:]), spec.dtype.as_numpy_dtype
-        values = rng.random(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
+        low, high = limits or (0.0, 1.0)
+        values = low + (high - low) * rng.random(shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
         samples[name] = values.astype(dtype)
     return samples

@@ -1,12 +1,15 @@
 """Whether a `.tflite` file computes what its Keras model computes."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from tfprune.exporting.channels import far_apart, far_channel, lost_channels, mostly_equal
 from tfprune.exporting.inputs import Samples, keras_outputs
 from tfprune.exporting.operators import output_scales
+from tfprune.quantization import is_quantize_aware, strip
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import TFLiteFile
 
@@ -29,6 +32,8 @@ class OutputError:
         top1_agreement: Share of samples with the same argmax; None unless the output is `(samples, classes)`.
         allowed_rms_error: RMS difference up to which the file passes, in units of the output.
         rms_error: RMS difference, in units of the output.
+        within_two_steps: Share of the numbers that are two steps or less apart; None for a float output.
+        lost_channels: Channels whose numbers all lie within two steps, beside others that are far larger.
     """
 
     name: str
@@ -39,6 +44,8 @@ class OutputError:
     top1_agreement: float | None
     allowed_rms_error: float
     rms_error: float
+    within_two_steps: float | None
+    lost_channels: tuple[int, ...] = ()
 
 
 def compare(
@@ -99,11 +106,17 @@ def compare(
         top1_agreement=float((reference.argmax(1) == other.argmax(1)).mean()) if classes else None,
         allowed_rms_error=min(tolerance * rms, tolerance * spread + step * rms + lsb),
         rms_error=rms_error,
+        within_two_steps=float(1 - far_apart(reference, other, lsb).mean()) if lsb else None,
     )
 
 
 def verify(
-    file: TFLiteFile, model: keras.Model, samples: Samples, tolerance: float, step: float = 0.0
+    file: TFLiteFile,
+    model: keras.Model,
+    samples: Samples,
+    tolerance: float,
+    step: float = 0.0,
+    share_far: float | None = None,
 ) -> tuple[OutputError, ...]:
     """Run the file and the Keras model on the same samples, and return the differences.
 
@@ -113,6 +126,9 @@ def verify(
         samples: Arrays of shape `(samples, ...)` by input name.
         tolerance: Largest relative RMS error, as in `compare`.
         step: Relative step of the file's number format, as in `compare`.
+        share_far: Which share of the numbers, in every channel too, may be more than two steps off, if the model
+            rounds as the file does. More may be where a network enlarges the smallest differences: twice as many as
+            move that far if 1 in 100 numbers of the input moves by a step.
 
     Returns:
         One entry per output.
@@ -123,19 +139,29 @@ def verify(
     """
     loaded = TFLiteModel(file)
     expected = keras_outputs(model, samples)
+    real = keras_outputs(strip(model), samples) if is_quantize_aware(model) else expected
     outputs = _run(loaded, samples)
     actual = outputs if isinstance(outputs, list) else [outputs]
     if len(actual) != len(expected):
         raise ExportMismatchError(f"The Keras model has {len(expected)} outputs, the file {len(actual)}.")
     scales = output_scales(file)
-    errors = tuple(
-        compare(ours, theirs, tolerance, step, details.scale or scales.get(details.index, 0.0), details.name)
-        for ours, theirs, details in zip(expected, actual, loaded.outputs, strict=True)
-    )
-    for error in errors:
+    errors: list[OutputError] = []
+    for ours, theirs, unrounded, details in zip(expected, actual, real, loaded.outputs, strict=True):
+        lsb = details.scale or scales.get(details.index, 0.0)
+        error = compare(ours, theirs, tolerance, step, lsb, details.name)
         if not error.rms_error <= error.allowed_rms_error:  # also true of NaN
             raise ExportMismatchError(_explain(error, tolerance))
-    return errors
+        wrong = far_channel(ours, theirs, 2 * tolerance, lsb) if lsb and share_far is None else ""
+        if wrong:
+            raise ExportMismatchError(f"{_explain(error, tolerance)} {wrong}")
+        if share_far is not None and mostly_equal(far_apart(ours, theirs, lsb), share_far):
+            explained = far_apart(ours, keras_outputs(model, nudged(samples))[len(errors)], lsb).mean()
+            share = max(share_far, 2 * float(explained))
+            wrong = mostly_equal(far_apart(ours, theirs, lsb), share)
+            if wrong:
+                raise ExportMismatchError(_explain_exact(error, wrong, share))
+        errors.append(dataclasses.replace(error, lost_channels=tuple(lost_channels(unrounded, lsb))))
+    return tuple(errors)
 
 
 def _run(loaded: TFLiteModel, samples: Samples) -> np.ndarray | list[np.ndarray]:
@@ -146,6 +172,17 @@ def _run(loaded: TFLiteModel, samples: Samples) -> np.ndarray | list[np.ndarray]
             f"The converter wrote a file that this runtime cannot run, and it was not kept: {error}. "
             "Replace the layer that it names, or try another quantize mode."
         ) from error
+
+
+def nudged(samples: Samples) -> Samples:
+    """Return samples in which 1 in 100 of the real numbers has moved by a 256th of their span."""
+    random = np.random.default_rng(0)
+    moved = {}
+    for name, array in samples.items():
+        moves = random.random(array.shape) < 0.01
+        is_real = np.issubdtype(array.dtype, np.floating)
+        moved[name] = (array + moves * np.ptp(array) / 256).astype(array.dtype) if is_real else array
+    return moved
 
 
 def _as_real(samples: Samples, loaded: TFLiteModel) -> Samples:
@@ -165,4 +202,15 @@ def _explain(error: OutputError, tolerance: float) -> str:
         f"(relative {error.relative_rms_error:.3g}, tolerance {tolerance:g}), largest {error.max_abs_error:.3g}. "
         "For int8, calibrate with data that looks like the real inputs, scaled the same way, and shrink dead "
         "channels first. Raise `tolerance` only if the accuracy of the file is measured elsewhere."
+    )
+
+
+def _explain_exact(error: OutputError, wrong: str, share: float) -> str:
+    return (
+        "The .tflite file does not compute what the quantize-aware model computes, and was not written. "
+        f"Output {error.name!r}: {wrong} are more than two steps apart, and {share:.1%} may be; the largest difference "
+        f"is {error.max_abs_error:.3g}. An operator of the file rounds elsewhere than the model does: leave layers in "
+        "float until it passes, tfprune.quantize_aware(model, exclude=[...]), beginning with concatenations and what "
+        "follows them. Pass options=tfprune.ExportOptions(tolerance=0.25) only if the accuracy of the file is measured "
+        "elsewhere."
     )

@@ -2,19 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+from tfprune.tflite.child_process import reason_of, run_program
 from tfprune.tflite.model import Interpreter
 
-# The probe is run by its path: to import it from tfprune would load TensorFlow, whose memory drowns that of a file.
 _PROBE = Path(__file__).with_name("memory_probe.py")
-_START = """
-import json, runpy, sys
-sys.path[:] = json.loads(sys.argv.pop(1))
-runpy.run_path(sys.argv.pop(1), run_name="__main__")
-"""
 
 
 def peak_memory(path: str | os.PathLike[str]) -> int | None:
@@ -40,12 +33,10 @@ def peak_memory(path: str | os.PathLike[str]) -> int | None:
     ...
     RuntimeError: The process that measures the memory of 'missing.tflite' failed: ...
     """
-    where = json.dumps([entry or os.getcwd() for entry in sys.path])
-    command = [sys.executable, "-c", _START, where, str(_PROBE), Interpreter.__module__, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_program(_PROBE, Interpreter.__module__, str(path))
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise RuntimeError(
-            f"The process that measures the memory of {str(path)!r} failed: {reason}. Check that the file runs alone."
+            f"The process that measures the memory of {str(path)!r} failed: {reason_of(done)}. "
+            "Check that the file runs alone."
         )
     return json.loads(done.stdout)

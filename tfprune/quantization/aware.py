@@ -1,15 +1,17 @@
 """`quantize_aware`: a model that trains with the rounding that int8 will bring."""
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 
 from tfprune.common.checks import check_choice
-from tfprune.graph import Node, check_traceable
+from tfprune.graph import Node, check_traceable, walk
 from tfprune.graph.exclude import Exclude
-from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights
+from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights, Range
 from tfprune.quantization.flattening import flattened
 from tfprune.quantization.int8_rules import Kind, Rule
 from tfprune.quantization.normalization import folded_weights
@@ -98,6 +100,27 @@ def is_quantize_aware(model: keras.Model) -> bool:
     return any(isinstance(layer, (QuantizeWeights, QuantizeActivation)) for layer in model.layers)
 
 
+def input_ranges(model: keras.Model) -> list[Range | None]:
+    """Return the range that each input of a quantize-aware model has been seen to have, `None` where it is not rounded.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Example:
+
+    >>> aware = quantize_aware(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
+    >>> _ = aware(np.array([[-1.0, 3.0]]), training=True)
+    >>> input_ranges(aware)
+    [(-1.0, 3.0)]
+    """
+    ranges = {
+        id(node.inputs[0]): node.operation.range
+        for node in walk(model)
+        if isinstance(node.operation, QuantizeActivation)
+    }
+    return [ranges.get(id(tensor)) for tensor in model.inputs]
+
+
 class _Quantizer(Rewriter):
     """Puts the layers that round into a flat model."""
 
@@ -135,6 +158,7 @@ class _Quantizer(Rewriter):
         return self._rounded(new, self.placement.get(id(old)), new.name)
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = self._rounded_on_the_way(node, args, kwargs)
         tensors = [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
         if node.key in self.gone:
             outputs = tensors
@@ -150,8 +174,23 @@ class _Quantizer(Rewriter):
             self.units[id(outputs[0])] = self.units[id(tensors[0])]
         sites = [self.placement.get(id(tensor)) for tensor in node.outputs]
         name, class_name = node.operation.name, type(node.operation).__name__
-        pooled = "AveragePool" in class_name and "Global" not in class_name
-        return [self._rounded(output, site, name, pooled) for output, site in zip(outputs, sites, strict=True)]
+        options: dict[str, Any] = {}
+        if "AveragePool" in class_name and "Global" not in class_name:
+            options["pooled"] = True
+        if self.rules[node.key].bounds_step and id(tensors[0]) in self.steps:
+            options["least"] = self.steps[id(tensors[0])]
+        return [self._rounded(output, site, name, options) for output, site in zip(outputs, sites, strict=True)]
+
+    def _rounded_on_the_way(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """Arguments of a call, of which some are rounded for it alone."""
+        numbers = iter(range(len(node.inputs)))
+
+        def part(value: Any) -> Any:
+            if not isinstance(value, keras.KerasTensor):
+                return value
+            return self._rounded(value, self.placement.get((node.key, next(numbers))), node.operation.name)
+
+        return keras.tree.map_structure(part, (args, kwargs))
 
     def _operated(self, layer: QuantizeWeights, tensor: keras.KerasTensor) -> Any:
         """The output of an operator, which computes in whole numbers if it knows the step of its input."""
@@ -193,7 +232,7 @@ class _Quantizer(Rewriter):
         )
 
     def _rounded(
-        self, tensor: keras.KerasTensor, site: Site | None, name: str, pooled: bool = False
+        self, tensor: keras.KerasTensor, site: Site | None, name: str, options: Mapping[str, Any] = MappingProxyType({})
     ) -> keras.KerasTensor:
         if site is None:
             return tensor
@@ -207,8 +246,7 @@ class _Quantizer(Rewriter):
                 dtype=tensor.dtype,
             ),
         )
-        options: dict[str, Any] = {"site": site.number} if layer.sites > 1 else {}
-        options |= {"pooled": True} if pooled else {}
+        options = {**options, **({"site": site.number} if layer.sites > 1 else {})}
         options |= {"unit": self.units[id(tensor)]} if id(tensor) in self.units else {}
         rounded, step = layer(tensor, **options)
         self.steps[id(rounded)] = step

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,9 @@ from tfprune.quantization.rounding import (
 )
 
 Range = tuple[float, float]
+
+_LEAST_WIDTH = 2.0**-17  # of a range: some kernels abort at steps below 2**-26
+_LARGEST_BIAS = 2.0**30  # in the file
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -78,7 +81,13 @@ class QuantizeActivation(keras.layers.Layer):
             self.largest = self.add_weight(name="largest", **options)
 
     def call(
-        self, inputs: Any, site: int = 0, pooled: bool = False, unit: Any = None, training: bool | None = None
+        self,
+        inputs: Any,
+        site: int = 0,
+        pooled: bool = False,
+        unit: Any = None,
+        least: Any = None,
+        training: bool | None = None,
     ) -> Any:
         """Round `inputs`, and in training let the range of `site` follow them.
 
@@ -88,7 +97,8 @@ class QuantizeActivation(keras.layers.Layer):
             pooled: Whether it is an average of numbers that were rounded already, of which many are halves: LiteRT
                 rounds these away from the number that it stores as 0, at inference.
             unit: What `QuantizeWeights` tells of its output, the whole numbers' unit per channel: with it the numbers
-                are rounded to the last bit as LiteRT does, at inference.
+                are rounded to the last bit as LiteRT does, at inference; in training, steps are no finer than that.
+            least: A step, a scalar: in training, those of the range are no finer than a 16th of it.
             training: Whether the model trains.
 
         Returns:
@@ -97,7 +107,7 @@ class QuantizeActivation(keras.layers.Layer):
         if self.fixed is not None:
             low, high = (ops.convert_to_tensor(limit, "float32") for limit in self.fixed)
         elif training:
-            low, high = self._observe(ops.stop_gradient(inputs), site)
+            low, high = self._observe(ops.stop_gradient(inputs), site, _least_step(unit, least))
         else:
             low, high = ops.min(self.smallest), ops.max(self.largest)
         step = divided(ops.cast(high, "float64") - ops.cast(low, "float64"), 255)  # as the converter does
@@ -110,11 +120,13 @@ class QuantizeActivation(keras.layers.Layer):
 
         return (rounded() if self.fixed is not None else ops.cond(high > low, rounded, lambda: inputs)), step
 
-    def _observe(self, inputs: Any, site: int) -> tuple[Any, Any]:
+    def _observe(self, inputs: Any, site: int, least_step: Callable[[Any], Any]) -> tuple[Any, Any]:
         smallest, largest = ops.convert_to_tensor(self.smallest), ops.convert_to_tensor(self.largest)
-        # Zero padding, and a zero after a ReLU, must be exact: the range holds zero. Its width is never zero.
+        # Zero padding, and a zero after a ReLU, must be exact: the range holds zero.
         low = ops.minimum(ops.cast(ops.min(inputs), "float32"), 0.0)
-        high = ops.maximum(ops.cast(ops.max(inputs), "float32"), keras.config.epsilon())
+        high = ops.maximum(ops.cast(ops.max(inputs), "float32"), 0.0)
+        # Its width is one that runtimes compute with, even if all numbers are zero.
+        high = ops.maximum(high, low + ops.maximum(255 * least_step((high - low) / 255), _LEAST_WIDTH))
         # What is not a number goes on, into the loss; a range that took it up would never be rid of it.
         here = ops.logical_and(ops.arange(self.sites) == site, ops.isfinite(high - low))
         new = ops.logical_not(largest > smallest)
@@ -134,7 +146,13 @@ class QuantizeActivation(keras.layers.Layer):
         return (low, high) if high > low else None
 
     def compute_output_spec(
-        self, inputs: Any, site: int = 0, pooled: bool = False, unit: Any = None, training: bool | None = None
+        self,
+        inputs: Any,
+        site: int = 0,
+        pooled: bool = False,
+        unit: Any = None,
+        least: Any = None,
+        training: bool | None = None,
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return the shapes and dtypes of the rounded input and of the step."""
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype), keras.KerasTensor((), dtype="float32")
@@ -142,6 +160,21 @@ class QuantizeActivation(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "sites": self.sites, "momentum": self.momentum, "fixed": self.fixed}
+
+
+def _least_step(unit: Any, least: Any) -> Callable[[Any], Any]:
+    """The finest step that makes sense, as a function of the one that would follow from what was seen.
+
+    Sums of whole numbers say nothing below their unit, and runtimes refuse a step that is a 256th of it, which follows
+    where what was seen is zero, or nearly constant. A channel of large weights alone is no reason for coarse steps.
+    """
+    if least is not None:
+        return lambda step: ops.cast(least, "float32") / 16
+    if unit is None:
+        return lambda step: 0.0
+    units = ops.cast(unit, "float32")
+    finest = ops.min(ops.where(units > 0, units, float("inf")))
+    return lambda step: ops.where(step < finest, ops.max(units) / 16, 0.0)
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -219,7 +252,22 @@ class QuantizeWeights(keras.layers.Wrapper):
         outputs = self._with_rounded_kernels(inputs) if self.channel_axes else _called(self.layer, inputs, training)
         if self.normalization is not None:
             outputs = self.normalization(outputs, training=training)
-        return outputs, ops.zeros(self._unit_shape())
+        known = training and step is not None
+        return outputs, self._unit(step) if known else ops.zeros(self._unit_shape())
+
+    def _unit(self, step: Any) -> Any:
+        """The units that the operator will sum in, no gradient: the converter makes them as large as biases need."""
+        factor, shift = (1.0, 0.0) if self.normalization is None else scale_and_shift(self.normalization)
+        if self.channel_axes:
+            ((name, axes),) = self.channel_axes.items()
+            _, largest = weight_levels(ops.cast(ops.convert_to_tensor(getattr(self.layer, name)), "float32"), axes)
+            scale = ops.reshape(largest, (-1,) if axes else ()) * ops.abs(factor)
+            bias = (ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0) * factor + shift
+            bias = ops.abs(bias) if axes else ops.max(ops.abs(bias))
+        else:
+            scale, bias = (ops.abs(part) for part in scale_and_shift(self.layer))
+        unit = ops.where(scale > 0, ops.maximum(step * scale / 127, bias / _LARGEST_BIAS), 0.0)
+        return ops.stop_gradient(ops.broadcast_to(unit, self._unit_shape()))
 
     def _with_rounded_kernels(self, inputs: Any) -> Any:
         kernels = {name: self.quantized(getattr(self.layer, name), axes) for name, axes in self.channel_axes.items()}

@@ -46,20 +46,23 @@ class Rule:
         channel_axes: For a kernel, by the name of its attribute, the axes along which each position has its scale.
         range: For numbers whose range is fixed, (smallest, largest).
         reason: Why it stays in float.
+        bounds_step: Whether the operator refuses steps that are much finer than those of what it reads.
+        is_coarse: Whether the operator computes with coarser factors than the model: some numbers are a step off.
     """
 
     kind: Kind
     channel_axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     range: tuple[float, float] | None = None
     reason: str = ""
+    bounds_step: bool = False
+    is_coarse: bool = False
 
 
 _SIGMOID, _TANH = (0.0, 255 / 256), (-1.0, 127 / 128)
 _AFFINE = {"Rescaling", "LayerScale"}
 _ARITHMETIC = ("Add", "Multiply", "Subtract")
 _COMPUTE = {
-    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "Mean", "PReLU", "LeakyReLU", "LeakyRelu", "HardSilu"),
-    "Gelu",
+    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "Mean", "PReLU", "Gelu"),
 }
 _MOVE = {
     *("Concatenate", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling1D"),
@@ -78,7 +81,9 @@ _ACTIVATIONS: dict[str, Rule] = {
     "sigmoid": Rule(Kind.BOUNDED, range=_SIGMOID),
     "softmax": Rule(Kind.BOUNDED, range=_SIGMOID),
     "tanh": Rule(Kind.BOUNDED, range=_TANH),
-    **dict.fromkeys(("gelu", "hard_silu", "leaky_relu"), Rule(Kind.COMPUTE)),
+    "gelu": Rule(Kind.COMPUTE),
+    "leaky_relu": Rule(Kind.COMPUTE, is_coarse=True),
+    "hard_silu": Rule(Kind.COMPUTE, bounds_step=True, is_coarse=True),
 }
 
 
@@ -206,7 +211,7 @@ def _upsampling(node: Node) -> Rule:
         # The int8 operator counts positions in units of 1/1024: by a factor of 3 it was 4 levels off.
         return Rule(Kind.FLOAT, reason="LiteRT interpolates exactly in int8 by powers of two only")
     if how.interpolation in kinds:
-        return Rule(kinds[how.interpolation])
+        return Rule(kinds[how.interpolation], is_coarse=how.interpolation == "bilinear")
     return Rule(Kind.FLOAT, reason=f"no integer form of {how.interpolation} interpolation is known")
 
 
@@ -224,6 +229,8 @@ _SPECIAL: dict[str, Callable[[Node], Rule]] = {
     "Relu6": lambda node: Rule(Kind.RECTIFIER),
     "Sigmoid": lambda node: Rule(Kind.BOUNDED, range=_SIGMOID),
     "Tanh": lambda node: Rule(Kind.BOUNDED, range=_TANH),
+    "HardSilu": lambda node: _ACTIVATIONS["hard_silu"],
+    **dict.fromkeys(("LeakyReLU", "LeakyRelu"), lambda node: _ACTIVATIONS["leaky_relu"]),
     "Softmax": _softmax_axis,
     "BatchNormalization": _normalization,
     "Normalization": _normalization,

@@ -100,6 +100,8 @@ class _Lowerer(Rewriter):
         self._gone = {node.key for node in self._operators.normalized.values()}
         self._made_in_float = {id(t) for node, rule in calls if rule.kind is Kind.FLOAT for t in node.outputs}
         self._given = {id(tensor) for tensor in functional(model).inputs}
+        self._makers = {id(tensor): node for node, _ in calls for tensor in node.outputs}
+        self._unrounded: dict[int, keras.KerasTensor] = {}  # what a rounded tensor was made of, by its id
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer, rule = node.operation, self._rules[node.key]
@@ -107,6 +109,8 @@ class _Lowerer(Rewriter):
             return args[0]
         if isinstance(layer, QuantizeActivation):
             value = self._barrier(args[0]) if id(node.inputs[0]) in self._made_in_float else args[0]
+            value = self._apart_from_rounding(node.inputs[0], value)
+            self._unrounded[id(node.outputs[0])] = value
             return list(self.copies.once(("range", id(layer)), lambda: _constant_range(layer, self._name))(value))
         if rule.kind is Kind.FLOAT:
             args, kwargs = self._apart(node.inputs, (args, kwargs))
@@ -121,6 +125,19 @@ class _Lowerer(Rewriter):
         if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
             return _repeated(node, args[0], self.copies)
         return self.copy(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
+
+    def _apart_from_rounding(self, old: keras.KerasTensor, new: keras.KerasTensor) -> keras.KerasTensor:
+        """What a tensor is rounded from, or an operator behind it if it is rounded to another range elsewhere.
+
+        The converter cannot round twice in a row. Of what an operator rounds to the range that the format fixes, as a
+        sigmoid does, it rescales the result by itself if it is told of one other range alone.
+        """
+        maker = self._makers.get(id(old))
+        if maker is None or self._rules[maker.key].kind not in (Kind.NOTHING, Kind.MOVE):
+            return new
+        if id(old) in self._unrounded and len(self._operators.readers[id(old)]) == 1:
+            return self._unrounded[id(old)]
+        return _depthwise(layers.Rescaling(1.0, name=self.copies.unused("rescale")), self.copies, new)
 
     def _apart(self, old: Sequence[keras.KerasTensor], new: Any) -> Any:
         """Arguments of a call in float, apart from what is int8."""
@@ -155,6 +172,22 @@ def left_in_float(model: keras.Model) -> dict[str, str]:
     """
     found = ((node.operation, rule) for node, rule in Operators.of(model).calls() if rule.kind is Kind.FLOAT)
     return {(x.layer if isinstance(x, KeepFloat) else x).name: rule.reason for x, rule in found}
+
+
+def computes_coarsely(model: keras.Model) -> bool:
+    """Return whether a quantize-aware model has a layer of which LiteRT makes some numbers a step larger or smaller.
+
+    Args:
+        model: A model from `quantize_aware`.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.LeakyReLU()])
+    >>> computes_coarsely(tfprune.quantize_aware(model))
+    True
+    """
+    return any(rule.is_coarse for rule in Operators.of(model).rules)
 
 
 def output_layers(model: keras.Model) -> list[Any]:

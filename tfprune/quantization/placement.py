@@ -103,22 +103,25 @@ def _normalizes(node: Node, rule: Rule) -> bool:
     return isinstance(node.operation, keras.layers.BatchNormalization) and rule.kind is Kind.AFFINE
 
 
-Placement = dict[int, Site]
-"""For tensors (by id), the site at which they are rounded."""
+Place = int | tuple[int, int]
+"""Where numbers may be rounded: a tensor (by id) where it is made, or an input (by number) of a call (by its key)."""
+
+Placement = dict[Place, Site]
+"""For places, the site at which their numbers are rounded."""
 
 
 class _Groups:
     """Union-find over the places at which numbers may be rounded."""
 
     def __init__(self) -> None:
-        self.parents: dict[int, int] = {}
+        self.parents: dict[Place, Place] = {}
 
-    def root(self, place: int) -> int:
+    def root(self, place: Place) -> Place:
         while self.parents.setdefault(place, place) != place:
             place = self.parents[place]
         return place
 
-    def tie(self, one: int, other: int) -> None:
+    def tie(self, one: Place, other: Place) -> None:
         self.parents[self.root(one)] = self.root(other)
 
 
@@ -142,21 +145,22 @@ def place(model: keras.Model, operators: Operators) -> Placement:
 
 
 class _Places:
-    """Where numbers may be rounded, found call by call; a place is the id of the tensor."""
+    """Where numbers may be rounded, found call by call."""
 
     def __init__(self, model: keras.Model) -> None:
         inputs = [id(tensor) for tensor in model.inputs if _is_float(tensor)]
         self.groups = _Groups()
-        self.origins: dict[int, int] = {place: place for place in inputs}
-        self.fixed: dict[int, Range] = {}
-        self.wanted: set[int] = set()
-        self.places = inputs
+        self.origins: dict[int, Place] = {place: place for place in inputs}
+        self.fixed: dict[Place, Range] = {}
+        self.wanted: set[Place] = set()
+        self.places: list[Place] = [*inputs]
 
     def visit(self, node: Node, rule: Rule, inside: set[int]) -> None:
         """Note the places of one call; `inside` are tensors within operators."""
         sources = [self.origins[id(tensor)] for tensor in node.inputs if _is_float(tensor)]
-        if rule.kind in _PASSES and sources and self._share(sources):
-            self.origins.update((id(output), sources[0]) for output in node.outputs)
+        if rule.kind in _PASSES and sources:
+            shared = self._share(node, sources)
+            self.origins.update((id(output), shared) for output in node.outputs)
             return
         integer = rule.kind not in (Kind.NOTHING, Kind.FLOAT)
         if integer:
@@ -173,15 +177,19 @@ class _Places:
             elif rule.kind in _KEEPS and sources:
                 self._tie(output, sources)
 
-    def _share(self, sources: list[int]) -> bool:
-        """Let tensors share a range; what has a fixed one cannot, unless all have the same."""
+    def _share(self, node: Node, sources: list[Place]) -> Place:
+        """Let what a call joins share a range; what has another one, fixed, is rounded once more on the way in."""
         if len({self.fixed.get(source) for source in sources}) > 1:
-            return False
+            for number, source in enumerate(sources):
+                if source in self.fixed:
+                    sources[number] = node.key, number
+                    self.places.append(sources[number])
+                    self.wanted.add(sources[number])
         for source in sources[1:]:
             self.groups.tie(source, sources[0])
-        return True
+        return sources[0]
 
-    def _tie(self, output: int, sources: list[int]) -> None:
+    def _tie(self, output: Place, sources: list[Place]) -> None:
         learned = [source for source in sources if source not in self.fixed]
         if not learned and len({self.fixed[source] for source in sources}) == 1:
             self.fixed[output] = self.fixed[sources[0]]
@@ -191,8 +199,8 @@ class _Places:
     def sites(self) -> Placement:
         """Return the places at which numbers must be rounded, numbered within their groups."""
         roots = {self.groups.root(place) for place in self.wanted}
-        counts: Counter[int] = Counter()
-        numbers: dict[int, int] = {}
+        counts: Counter[Place] = Counter()
+        numbers: dict[Place, int] = {}
         placement: Placement = {}
         for place in self.places:
             root = self.groups.root(place)

@@ -3,10 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from tfprune.tflite.child_process import reason_of, run_program
+from tfprune.tflite.scales import RATIO_LIMIT, is_doubtful, kernel_scales
 from tfprune.tflite.unpacking import TFLiteFile
 
 try:
@@ -18,6 +21,8 @@ except ImportError:
         raise ImportError(
             "No interpreter for .tflite files is installed. Install one: `pip install ai-edge-litert`."
         ) from error
+
+_PROBE = Path(__file__).with_name("probe.py")
 
 Inputs: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
@@ -106,11 +111,13 @@ class TFLiteModel:
                 "Copy or export it again."
             ) from error
         try:
+            if is_doubtful(self.file.model):
+                _try_apart(self.file)
             self._interpreter.allocate_tensors()
         except RuntimeError as error:
             raise RuntimeError(
-                f"This runtime cannot run the .tflite file{where}: {error}. "
-                "Upgrade the runtime, or export the file for an older one."
+                f"This runtime cannot run the .tflite file{where}: {error}. Change the layer whose operator it names, "
+                "or convert the model anew with tfprune.export, which tries the file before it is written."
             ) from error
         self._inputs, self._outputs = _signature_details(self._interpreter)
 
@@ -198,6 +205,19 @@ class TFLiteModel:
         if not isinstance(x, list | tuple) or len(x) != len(names):
             raise ValueError(f"The file has the inputs {names}. Pass a dict by name, or a list in this order.")
         return list(x)
+
+
+def _try_apart(file: TFLiteFile) -> None:
+    """Run a file once in a process of its own, which it may abort, and raise if it does."""
+    done = run_program(_PROBE, Interpreter.__module__, content=file.content)
+    if not done.returncode:
+        return
+    wrong = [scales for scales in kernel_scales(file.model) if not scales.ratios.max() < RATIO_LIMIT]
+    where = "".join(
+        f"; {each.operator} {each.output!r} multiplies by {each.ratios.max():.3g}, and must by less than {RATIO_LIMIT}"
+        for each in wrong[:1]
+    )
+    raise RuntimeError(f"a process that tried it ended with {reason_of(done)!r}{where}")
 
 
 def _opened(source: str | os.PathLike[str] | bytes | TFLiteFile) -> TFLiteFile:
