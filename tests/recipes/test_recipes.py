@@ -181,7 +181,7 @@ def test_shrink_my_model_with_data_makes_int8_and_measures_normalization_anew(tm
     assert files["original_float"]["agreement"] == 1
     assert files["pruned_int8"]["macs"] <= 0.5 * files["original_float"]["macs"]
     small = keras.models.load_model(out / "pruned.keras")
-    unmeasured = tfprune.prune_channels(keras.models.load_model(saved), target=tfprune.Budget(macs=0.5))
+    unmeasured = tfprune.prune_channels(keras.models.load_model(saved), budget=tfprune.Budget(macs=0.5))
     np.testing.assert_array_equal(small.layers[0].kernel, unmeasured.layers[0].kernel)
     assert not np.allclose(small.layers[1].moving_variance, unmeasured.layers[1].moving_variance)
 

@@ -37,7 +37,7 @@ class BudgetLine:
     """One limit of the budget, and what was reached.
 
     Attributes:
-        name: `"parameters"`, `"macs"`, `"file_bytes"` or `"latency"`.
+        name: `"parameters"`, `"macs"`, `"weight_bytes"`, `"file_bytes"` or `"latency"`.
         limit: The limit as an absolute number; of latency, as a fraction of the dense int8 file's.
         reached: The same of the result. A latency is measured anew, and differs from run to run.
         met: Whether it is within the limit.
