@@ -43,7 +43,7 @@ def widen(
         A new, plain Keras model, compiled like the model. A subclassed model comes back as a functional one.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model, `multiplier` is neither a number nor widths, or `budget` no budget.
+        TypeError: If `model` is not a Keras 3 model, or another argument has another type.
         ValueError: If both or neither of them are given, the multiplier is not above 0, no group is free, the budget is
             out of reach, or the widths name a group that is not free.
 
