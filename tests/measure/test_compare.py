@@ -163,7 +163,7 @@ def test_latencies_are_ratios_to_the_first(files):
 
 def test_json_round_trip_and_table(files, tmp_path):
     result = tfprune.compare({"base [float]": files / "dense.tflite", "b": files / "int8.tflite"}, images(6), runs=1)
-    saved = json.loads(result.to_json(tmp_path / "comparison.json").read_text())
+    saved = json.loads(result.save(tmp_path / "comparison.json").read_text())
     assert saved == json.loads(json.dumps(result.to_dict()))
     assert saved["models"][1]["latency"]["median_ms"] == result.models[1].latency.median_ms
     text = str(result)

@@ -10,7 +10,7 @@ import keras
 
 from tfprune.common.names import told_apart
 from tfprune.exporting.export_report import ExportReport
-from tfprune.exporting.operators import OperatorCount, count_operators
+from tfprune.exporting.operators import OperatorCount, count_operators, integer_mode
 from tfprune.exporting.reasons import FloatOperator, float_operators
 from tfprune.graph import ChannelGroups, channel_groups, multiply_accumulates, nested, walk
 from tfprune.html_report.history import Curves, printable, read_history
@@ -190,10 +190,4 @@ def _export(given: ExportReport | Path) -> ExportFacts:
         operators = count_operators(file)
     except ValueError as error:
         raise ValueError(f"{str(given)!r} is cut short, or no .tflite file: {error}. Export it again.") from error
-    return ExportFacts(printable(given.name), operators, float_operators(file, _mode(operators)), None)
-
-
-def _mode(operators: tuple[OperatorCount, ...]) -> str | None:
-    """Return which mode of `export` has such operators: a file keeps no word of it."""
-    computing = {each.dtype for each in operators if each.name not in ("QUANTIZE", "DEQUANTIZE")}
-    return next((mode for dtype, mode in (("int16", "int16x8"), ("int8", "int8")) if dtype in computing), None)
+    return ExportFacts(printable(given.name), operators, float_operators(file, integer_mode(operators)), None)

@@ -15,6 +15,7 @@ from tfprune.exporting import export
 from tfprune.exporting.inputs import call, check_model, input_specs
 from tfprune.graph.profiling import profile
 from tfprune.measure.file_costs import Costs, file_costs
+from tfprune.measure.input_ranges import Range, file_ranges, keras_ranges
 from tfprune.quantization import is_quantize_aware
 from tfprune.tflite.model import TFLiteModel
 
@@ -45,6 +46,10 @@ class Entry(ABC):
     @abstractmethod
     def costs(self) -> Costs:
         """Return weights, nonzeros and MACs."""
+
+    @abstractmethod
+    def ranges(self) -> dict[str, Range]:
+        """Return what is known of the values that the inputs expect, by name."""
 
     def samples(self, x: Any) -> Samples:
         """Return a batch of data by input name, checked against the inputs; names of one array do not matter."""
@@ -79,6 +84,10 @@ class KerasEntry(Entry):
         sums = profile(self.source)
         return Costs(sums.parameters, sums.nonzeros, sums.macs)
 
+    def ranges(self) -> dict[str, Range]:
+        """Look at the first layers."""
+        return keras_ranges(self._model, list(input_specs(self._model)))
+
     def _call(self, *tensors: Any) -> Any:
         return call(self._model, list(tensors))
 
@@ -107,3 +116,7 @@ class FileEntry(Entry):
     def costs(self) -> Costs:
         """Count by the file's schema."""
         return file_costs(self._loaded.file)
+
+    def ranges(self) -> dict[str, Range]:
+        """Look at how the inputs are stored."""
+        return file_ranges(self._loaded)

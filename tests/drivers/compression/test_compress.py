@@ -18,6 +18,7 @@ import tfprune
 from tfprune import Budget, CompressOptions
 from tfprune.drivers import epochs, training
 from tfprune.drivers.compression import compressor, planning, result, steps
+from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import unpack
@@ -169,7 +170,7 @@ def test_report_prints_and_saves(whole, tmp_path):
     assert "Budget met: macs" in text
     assert "max_drop=0.2" in text
     assert "Comparison on 30 samples" in text
-    saved = json.loads(report.to_json(tmp_path / "report.json").read_text())
+    saved = json.loads(report.save(tmp_path / "report.json").read_text())
     assert [phase["macs"] for phase in saved["phases"]] == [phase.macs for phase in report.phases]
     assert saved == json.loads((Path(report.folder) / "report.json").read_text())
 
@@ -363,7 +364,7 @@ class TestLatency:
         monkeypatch.setattr(result, "latency_ratio", ratio)
 
     def test_becomes_a_number_of_operations(self, trained, clock):
-        files = planning.Int8Files(None, None, "int8", None)
+        files = planning.Int8Files(None, None, "int8", Display(False))
         macs, limits = planning.find_macs(trained, Budget(latency=0.5), files)
         assert limits == {"latency": 0.5}
         assert 0.3 < macs / tfprune.profile(trained).macs <= 0.4 / 0.9
@@ -379,7 +380,7 @@ class TestLatency:
         assert "Budget NOT MET: latency x 0.45 of 0.44 times" in str(report)
 
     def test_out_of_reach(self, trained, clock):
-        files = planning.Int8Files(None, None, "int8", None)
+        files = planning.Int8Files(None, None, "int8", Display(False))
         with pytest.raises(ValueError, match=r"latency=0.05 cannot be met"):
             planning.find_macs(trained, Budget(latency=0.05), files)
 

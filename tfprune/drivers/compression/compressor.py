@@ -17,7 +17,7 @@ from tfprune.drivers.compression.data import Data, prepare
 from tfprune.drivers.compression.planning import Int8Files, find_macs
 from tfprune.drivers.compression.result import budget_lines, sha256, write_file
 from tfprune.drivers.compression.steps import QUANTIZE, Steps, first_rate
-from tfprune.drivers.compression.validation import Validation, check_fit, check_model
+from tfprune.drivers.compression.validation import Validation, check_fit, check_model, warn_of_ranges
 from tfprune.drivers.display import Display
 from tfprune.drivers.fingerprints import model_fingerprint
 from tfprune.drivers.folder import Folder
@@ -102,6 +102,7 @@ def compress(
     check_writable(target, overwrite=options.overwrite or ours)
     prepared = prepare(model, data, validation, options.seed)
     check_fit(model, prepared)
+    warn_of_ranges(model, prepared)
     return _Pass(model, prepared, budget, epochs, options).run(target, folder.path)
 
 
@@ -162,6 +163,7 @@ class _Pass:
         if "macs" not in run.notes:
             run.display.say(f"Looking for a network within {self._budget.limits()}")
             macs, limits = find_macs(self._dense, self._budget, files, self._options.granularity())
+            run.display.say("Measuring the dense model on the validation data")
             score = self._validation.score(self._dense)
             if not np.isfinite(score):
                 raise ValueError(f"The dense model's score on the validation data is {score}. Train it first.")

@@ -46,8 +46,10 @@ class Int8Files:
         path = self._folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
+            macs = profile(model).macs
+            self._display.say(f"    {macs:,} MACs: exporting an int8 file to measure")
             write_int8(model, path, KerasEntry("model", model).samples(self._data.first(model).x), self._io_dtype)
-            self._display.say(f"    {profile(model).macs:,} MACs make an int8 file of {path.stat().st_size:,} B")
+            self._display.say(f"    {macs:,} MACs make an int8 file of {path.stat().st_size:,} B")
         return path
 
     def size(self, model: keras.Model) -> float:
@@ -56,7 +58,11 @@ class Int8Files:
 
     def latency(self, model: keras.Model, dense: keras.Model) -> float:
         """Return the median latency of its file, as a fraction of that of another model's, measured in turns."""
-        return latency_ratio(self.path(dense), self.path(model))
+        paths = self.path(dense), self.path(model)
+        self._display.say(f"    {profile(model).macs:,} MACs: timing the file in turns with the dense one")
+        ratio = latency_ratio(*paths)
+        self._display.say(f"    {profile(model).macs:,} MACs take {ratio:.2f} times as long")
+        return ratio
 
 
 def write_int8(model: keras.Model, path: Path, samples: Samples, io_dtype: str) -> None:
