@@ -10,6 +10,7 @@ bytes, and carries the names of the classes for the task libraries of phones.
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import example_tools as tools
@@ -21,24 +22,60 @@ from keras import layers
 import tfprune
 from tfprune.callbacks import FPGM
 
+SMALLEST = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
+"""Height and width that these take at least; others take 32."""
 
-def families() -> dict[str, Any]:
-    """Return the networks of `keras.applications` by name, each with the module that has its `preprocess_input`."""
-    modules = [module for module in vars(keras.applications).values() if hasattr(module, "preprocess_input")]
-    return {name: module for module in modules for name in vars(module) if name[0].isupper()}
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of `keras.applications`.
+
+    Attributes:
+        build: The function that makes it.
+        preprocess_input: Scales pixels from 0 to 255 as it expects them; changes what it is given.
+        smallest: The least height and width that it takes.
+    """
+
+    build: Callable[..., keras.Model]
+    preprocess_input: Callable[[np.ndarray], np.ndarray]
+    smallest: int
+
+    def check_size(self, name: str, size: int) -> None:
+        """Raise a ValueError if it does not take images of this size."""
+        if size < self.smallest:
+            raise ValueError(
+                f"{name} takes images of at least {self.smallest} pixels. Received: --image-size {size}. Give "
+                f"--image-size {self.smallest} or more."
+            )
+
+
+def backbones() -> dict[str, Backbone]:
+    """Return the networks of `keras.applications` by name."""
+    found = {}
+    for name, build in vars(keras.applications).items():
+        if name[0].isupper():
+            module = getattr(keras.applications, build.__module__.rpartition(".")[2])
+            found[name] = Backbone(build, module.preprocess_input, SMALLEST.get(name, 32))
+    return found
+
+
+def load(options: argparse.Namespace) -> LabelledData:
+    """Return the images, in a size that the backbone takes."""
+    backbones()[options.backbone].check_size(options.backbone, options.image_size)
+    return load_photos(options.dataset, options.image_size)
 
 
 def build_model(data: LabelledData, backbone: str, weights: str) -> tuple[keras.Model, keras.Model]:
     """Return the model, which takes pixels from 0 to 255, and the backbone in it."""
-    module, shape = families()[backbone], data.x_train.shape[1:]
-    base = getattr(module, backbone)(
+    chosen, shape = backbones()[backbone], data.x_train.shape[1:]
+    base = chosen.build(
         include_top=False, weights=None if weights == "none" else weights, input_shape=shape, pooling="avg"
     )
     for layer in base.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9  # those of ImageNet's long training would be stale after a few hundred steps
     inputs = keras.Input(shape, name="image")
-    x = layers.Dropout(0.2)(base(scaling_layer(module.preprocess_input)(inputs)))
+    x = layers.Dropout(0.2)(base(scaling_layer(chosen.preprocess_input)(inputs)))
     return keras.Model(inputs, layers.Dense(data.num_classes, name="logits")(x)), base
 
 
@@ -114,15 +151,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset_help=PHOTOS_HELP,
     )
     parser.add_argument(
-        "--backbone", choices=sorted(families()), metavar="NAME", default="MobileNetV2", help="see keras.applications"
+        "--backbone", choices=sorted(backbones()), metavar="NAME", default="MobileNetV2", help="see keras.applications"
     )
     parser.add_argument("--weights", default="imagenet", help="imagenet (downloaded by Keras), none, or a weights file")
-    parser.add_argument("--image-size", type=int, default=96, help="height and width of the images, 32 to 512")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=96,
+        help="height and width of the images, 32 (Xception 71, Inception 75) to 512",
+    )
     parser.add_argument("--ratio", type=float, default=0.3, help="fraction of the filters to prune, 0.05 to 0.95")
     options, data = tools.parse(
         parser,
         arguments,
-        lambda options: load_photos(options.dataset, options.image_size),
+        load,
         ratio=(0.05, 0.95),
         image_size=(32, 512),
     )
