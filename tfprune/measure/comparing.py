@@ -11,17 +11,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tfprune.data import Batch, Inputs, Reader
-from tfprune.exporting.operators import count_operators, integer_mode
-from tfprune.measure.benchmarking import FileTiming, time_in_turns
+from tfprune.measure.benchmarking import STARTS, FileTiming, time_in_turns
 from tfprune.measure.comparison import ComparedModel, Comparison, Latency, slower_in_integers
 from tfprune.measure.entries import Entry
 from tfprune.measure.input_ranges import misses
 from tfprune.measure.memory import peak_memory
 from tfprune.measure.opening import open_entries
 from tfprune.measure.scores import Metric, Score, make_score
-from tfprune.tflite.unpacking import TFLiteFile
 
-_WARMUP, _STARTS = 5, 5
+_WARMUP = 5
 
 
 def compare(
@@ -99,14 +97,13 @@ def compare(
         ]
         num_samples = _evaluate(entries, scores, reader.inputs, itertools.chain([first], source), display)
         results = [score.result() for score in scores]
-        modes = [integer_mode(count_operators(TFLiteFile.read(path))) for path in files]
         counts = sorted({1, _num_cores()})
         timings = {
-            count: time_in_turns([str(path) for path in files], runs, _WARMUP, count, _STARTS)
+            count: time_in_turns(files, runs, _WARMUP, count, STARTS)
             for count in display.track(counts, description="latency")
         }
-        memory = [peak_memory(path) for path in display.track(files, description="memory")]
-    rows = zip(entries, results, costs, timings[counts[0]], timings[counts[-1]], memory, modes, strict=True)
+        memory = [peak_memory(str(file.path)) for file in display.track(files, description="memory")]
+    rows = zip(entries, results, costs, timings[counts[0]], timings[counts[-1]], memory, strict=True)
     compared = tuple(
         ComparedModel(
             name=entry.name,
@@ -117,9 +114,9 @@ def compare(
             latency=_latency(one, counts[0]),
             latency_all_cores=_latency(every, counts[-1]),
             memory_bytes=peak,
-            integers=mode,
+            integers=entry.integers,
         )
-        for entry, result, cost, one, every, peak, mode in rows
+        for entry, result, cost, one, every, peak in rows
     )
     notes += slower_in_integers(compared)
     return Comparison(compared, scores[0].name, num_samples, runs, tuple(notes))
