@@ -23,8 +23,8 @@ _FEW, _MANY = 0.05, 0.05  # how much of the range inputs fill at least; how many
 class Range(NamedTuple):
     """What an input is expected to hold: the limits, which broadcast to samples, and how that is known."""
 
-    low: np.ndarray
-    high: np.ndarray
+    low: np.ndarray | float
+    high: np.ndarray | float
     known_by: str
 
 
@@ -66,7 +66,7 @@ def file_ranges(model: TFLiteModel) -> dict[str, Range]:
             scale, zero_point = (float(rounded[details.index].scale[0]), int(rounded[details.index].zeroPoint[0]))
         if scale:
             low, high = ((limit - zero_point) * scale for limit in (limits.min, limits.max))
-            found[details.name] = Range(np.float64(low), np.float64(high), "stores")
+            found[details.name] = Range(float(low), float(high), "stores")
     return found
 
 
@@ -131,7 +131,7 @@ def _range_of(layer: keras.Operation) -> Iterator[Range]:
         yield from _around(layer.moving_mean, layer.moving_variance)
     elif isinstance(layer, QuantizeActivation) and layer.range is not None:
         low, high = layer.range
-        yield Range(np.float64(low), np.float64(high), "was trained for int8 on")
+        yield Range(float(low), float(high), "was trained for int8 on")
 
 
 def _around(mean: Any, variance: Any) -> Iterator[Range]:

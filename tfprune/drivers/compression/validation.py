@@ -5,7 +5,6 @@ import warnings
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfprune.drivers.compression.data import Data, read
@@ -96,7 +95,7 @@ def warn_of_ranges(model: keras.Model, data: Data) -> None:
     training = data.samples(model)
     measured = entry.samples(next(iter(read(data.validation, model, "validation"))).x)
     seen = {
-        name: Range(np.float64(values.min()), np.float64(values.max()), "has training data within")
+        name: Range(float(values.min()), float(values.max()), "has training data within")
         for name, values in training.items()
         if values.dtype.kind in "fiu" and values.min() < values.max()
     }
