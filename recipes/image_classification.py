@@ -10,53 +10,17 @@ bytes, and carries the names of the classes for the task libraries of phones.
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import example_tools as tools
 import keras
 import numpy as np
+from example_backbones import backbones
 from example_data import PHOTOS_HELP, LabelledData, load_photos
 from keras import layers
 
 import tfprune
 from tfprune.callbacks import FPGM
-
-SMALLEST = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
-"""Height and width that these take at least; others take 32."""
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A network of `keras.applications`.
-
-    Attributes:
-        build: The function that makes it.
-        preprocess_input: Scales pixels from 0 to 255 as it expects them; changes what it is given.
-        smallest: The least height and width that it takes.
-    """
-
-    build: Callable[..., keras.Model]
-    preprocess_input: Callable[[np.ndarray], np.ndarray]
-    smallest: int
-
-    def check_size(self, name: str, size: int) -> None:
-        """Raise a ValueError if it does not take images of this size."""
-        if size < self.smallest:
-            raise ValueError(
-                f"{name} takes images of at least {self.smallest} pixels. Received: --image-size {size}. Give "
-                f"--image-size {self.smallest} or more."
-            )
-
-
-def backbones() -> dict[str, Backbone]:
-    """Return the networks of `keras.applications` by name."""
-    found = {}
-    for name, build in vars(keras.applications).items():
-        if name[0].isupper():
-            module = getattr(keras.applications, build.__module__.rpartition(".")[2])
-            found[name] = Backbone(build, module.preprocess_input, SMALLEST.get(name, 32))
-    return found
 
 
 def load(options: argparse.Namespace) -> LabelledData:
@@ -158,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--image-size",
         type=int,
         default=96,
-        help="height and width of the images, 32 (Xception 71, Inception 75) to 512",
+        help="height and width of the images, 32 to 512; Xception takes 71 and more, Inception 75",
     )
     parser.add_argument("--ratio", type=float, default=0.3, help="fraction of the filters to prune, 0.05 to 0.95")
     options, data = tools.parse(
