@@ -32,7 +32,7 @@ def prune(
 ) -> keras.Model:
     """Return the model without its worst channels, within the budget of MACs."""
     budget = tfprune.Budget(macs=left * macs(model))
-    return tfprune.prune_channels(model, target=budget, criterion=criterion, ranking=ranking or tfprune.Ranking())
+    return tfprune.prune_channels(model, budget=budget, criterion=criterion, ranking=ranking or tfprune.Ranking())
 
 
 def prune_by_gamma(model: keras.Model, left: float, reduce: Literal["mean", "max"]) -> keras.Model:

@@ -2,7 +2,7 @@
 
 Claims, for ten networks of keras.applications (random weights, 224 px) that are to keep half of their operations: at
 least 98% of the budget is used with widths in steps of 1, and 95% in steps of 8; it is never exceeded. With a checkout
-of an earlier version beside it: `prune_channels(target=)` takes at most a quarter of its time, in turns, each call in
+of an earlier version beside it: `prune_channels(budget=)` takes at most a quarter of its time, in turns, each call in
 a process of its own after a call on a small network.
 
     python benchmarks/budget.py
@@ -41,7 +41,7 @@ def build(name: str) -> keras.Model:
 def used(model: keras.Model, left: float, round_to: int) -> dict[str, float]:
     """Return which share of a budget a pruned model uses, and the seconds that pruning took."""
     start = time.perf_counter()
-    small = tfprune.prune_channels(model, target=tfprune.Budget(macs=left), granularity=Channel(round_to=round_to))
+    small = tfprune.prune_channels(model, budget=tfprune.Budget(macs=left), granularity=Channel(round_to=round_to))
     seconds = time.perf_counter() - start
     return {"share": tfprune.profile(small).macs / (left * tfprune.profile(model).macs), "seconds": seconds}
 

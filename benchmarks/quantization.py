@@ -73,7 +73,7 @@ def ours(data: Data, settings: Mapping[str, Any], seed: int, folder: Path) -> di
     calibration = data[0][:500]
     tfprune.export(dense, folder / "dense.tflite", quantize="int8", calibration=calibration)
     budget = tfprune.Budget(macs=LEFT)
-    small = fit(keras, tfprune.prune_channels(dense, target=budget, criterion=l1_norm), data, settings, 1)
+    small = fit(keras, tfprune.prune_channels(dense, budget=budget, criterion=l1_norm), data, settings, 1)
     tfprune.export(small, folder / "calibrated.tflite", quantize="int8", calibration=calibration)
     aware = fit(keras, tfprune.quantize_aware(small), data, settings, 2)
     report = tfprune.export(aware, folder / "tfprune.tflite", quantize="int8", calibration=calibration)

@@ -319,17 +319,22 @@ def _standardized(name: str, arrays: Arrays, classes: tuple[str, ...] = ()) -> L
 def _scaled_images(x: np.ndarray, where: str) -> np.ndarray:
     x = _checked_images(x, where)
     # 0..255 -> 0..1: int8 then stores every pixel exactly (scale 1/255). Real numbers are taken as scaled already.
-    return x.astype("float32") * (np.float32(1 / 255) if x.dtype.kind in "ui" else np.float32(1))
+    return x.astype("float32") * np.float32(1 / _white(x))
 
 
 def _resized(x: np.ndarray, image_size: int) -> np.ndarray:
-    x = x if x.dtype.kind in "ui" else np.clip(x * 255, 0, 255)
+    white = _white(x)
     small = np.zeros((len(x), image_size, image_size, 3), "uint8")
     for start in range(0, len(x), 256):
         part = np.broadcast_to(x[start : start + 256].astype("float32"), (*x[start : start + 256].shape[:3], 3))
         resized = keras.ops.image.resize(part, (image_size, image_size), antialias=True)
-        small[start : start + 256] = np.clip(np.rint(resized), 0, 255)
+        small[start : start + 256] = np.clip(np.rint(resized * (255 / white)), 0, 255)
     return small
+
+
+def _white(x: np.ndarray) -> int:
+    """Return what stands for white: 255, or 65,535 where pixels have 16 bits; 1 for real numbers."""
+    return 1 if x.dtype.kind == "f" else 255 if x.max(initial=0) <= 255 else 65_535
 
 
 def _checked_images(x: np.ndarray, where: str) -> np.ndarray:
@@ -338,6 +343,11 @@ def _checked_images(x: np.ndarray, where: str) -> np.ndarray:
         raise ValueError(
             f"The {where} must hold images (samples, height, width[, channels]) of at least 8 x 8. "
             f"Received: {x.dtype} of shape {x.shape}."
+        )
+    if x.dtype.kind in "ui" and x.size and not 0 <= x.min() <= x.max() <= _white(x):
+        raise ValueError(
+            f"The {where} must hold pixels from 0 to 255, or to 65,535, or real numbers from 0 to 1. "
+            f"Received: {x.dtype} from {x.min()} to {x.max()}."
         )
     return x
 

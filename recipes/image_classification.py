@@ -15,6 +15,7 @@ from typing import Any
 import example_tools as tools
 import keras
 import numpy as np
+from example_backbones import backbones
 from example_data import PHOTOS_HELP, LabelledData, load_photos
 from keras import layers
 
@@ -22,23 +23,23 @@ import tfprune
 from tfprune.callbacks import FPGM
 
 
-def families() -> dict[str, Any]:
-    """Return the networks of `keras.applications` by name, each with the module that has its `preprocess_input`."""
-    modules = [module for module in vars(keras.applications).values() if hasattr(module, "preprocess_input")]
-    return {name: module for module in modules for name in vars(module) if name[0].isupper()}
+def load(options: argparse.Namespace) -> LabelledData:
+    """Return the images, in a size that the backbone takes."""
+    backbones()[options.backbone].check_size(options.backbone, options.image_size)
+    return load_photos(options.dataset, options.image_size)
 
 
 def build_model(data: LabelledData, backbone: str, weights: str) -> tuple[keras.Model, keras.Model]:
     """Return the model, which takes pixels from 0 to 255, and the backbone in it."""
-    module, shape = families()[backbone], data.x_train.shape[1:]
-    base = getattr(module, backbone)(
+    chosen, shape = backbones()[backbone], data.x_train.shape[1:]
+    base = chosen.build(
         include_top=False, weights=None if weights == "none" else weights, input_shape=shape, pooling="avg"
     )
     for layer in base.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9  # those of ImageNet's long training would be stale after a few hundred steps
     inputs = keras.Input(shape, name="image")
-    x = layers.Dropout(0.2)(base(scaling_layer(module.preprocess_input)(inputs)))
+    x = layers.Dropout(0.2)(base(scaling_layer(chosen.preprocess_input)(inputs)))
     return keras.Model(inputs, layers.Dense(data.num_classes, name="logits")(x)), base
 
 
@@ -114,15 +115,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset_help=PHOTOS_HELP,
     )
     parser.add_argument(
-        "--backbone", choices=sorted(families()), metavar="NAME", default="MobileNetV2", help="see keras.applications"
+        "--backbone", choices=sorted(backbones()), metavar="NAME", default="MobileNetV2", help="see keras.applications"
     )
     parser.add_argument("--weights", default="imagenet", help="imagenet (downloaded by Keras), none, or a weights file")
-    parser.add_argument("--image-size", type=int, default=96, help="height and width of the images, 32 to 512")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=96,
+        help="height and width of the images, 32 to 512; Xception takes 71 and more, Inception 75",
+    )
     parser.add_argument("--ratio", type=float, default=0.3, help="fraction of the filters to prune, 0.05 to 0.95")
     options, data = tools.parse(
         parser,
         arguments,
-        lambda options: load_photos(options.dataset, options.image_size),
+        load,
         ratio=(0.05, 0.95),
         image_size=(32, 512),
     )

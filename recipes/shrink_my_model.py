@@ -41,7 +41,7 @@ def load_calibration(path: Path, model: keras.Model, seed: int) -> Any:
 def prune(model: keras.Model, options: argparse.Namespace, calibration: Any) -> keras.Model:
     """Return a smaller model: as it is, with a part of its channels, or within a budget of operations."""
     if options.macs is not None:
-        small = tfprune.prune_channels(model, target=tfprune.Budget(macs=options.macs))
+        small = tfprune.prune_channels(model, budget=tfprune.Budget(macs=options.macs))
     else:
         small = tfprune.prune_channels(model, options.ratio)
     normalized = any(layer.kind == "BatchNormalization" for layer in tfprune.profile(small).layers)

@@ -43,7 +43,7 @@ def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
 
     step(f"Prune it to {options.macs:.0%} of its operations, and fine-tune")
     # In one shot by the norms of filters, which needs no data. The budget is met exactly, as far as whole channels can.
-    small = tfprune.prune_channels(dense, target=tfprune.Budget(macs=options.macs))
+    small = tfprune.prune_channels(dense, budget=tfprune.Budget(macs=options.macs))
     tools.fit(small, data, options.epochs, learning_rate=5e-4)
     small.save(out / "pruned.keras")
 

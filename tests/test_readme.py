@@ -57,7 +57,11 @@ def test_command_is_where_the_checks_look_for_it(name):
 def test_recipes_and_commands_that_it_names_exist():
     root = Path(__file__).parent.parent
     named = set(re.findall(r"recipes/(\w+\.py)", README))
-    scripts = {path.name for path in (root / "recipes").glob("*.py")} - {"example_data.py", "example_tools.py"}
+    scripts = {path.name for path in (root / "recipes").glob("*.py")} - {
+        "example_backbones.py",
+        "example_data.py",
+        "example_tools.py",
+    }
     assert named == scripts
     assert re.findall(r"python (benchmarks/\w+\.py)", README)
     assert [path for path in re.findall(r"python (\w+/\w+\.py)", README) if not (root / path).exists()] == []

@@ -99,6 +99,10 @@ def _check(options: Namespace) -> None:
         limits = [options.macs, options.parameters, options.bytes]
         if (options.ratio is None) == (limits == [None, None, None]):
             raise InputError("Give either --ratio, or a budget: --macs, --parameters, --bytes. --ratio 0.25, say.")
+    if options.command == "export":
+        for name, needed in (("mean", "labels"), ("std", "labels"), ("max_samples", "calibration")):
+            if getattr(options, name) is not None and getattr(options, needed) is None:
+                raise InputError(f"--{name.replace('_', '-')} says nothing without --{needed}. Give both, or neither.")
     out = _output(options)
     if out is None:
         return

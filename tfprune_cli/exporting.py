@@ -17,7 +17,9 @@ def export(options: Namespace) -> Report:
     if options.calibration is not None and options.quantize == "none":
         note("note: the file will be float32, and the data only checks it. --quantize int8 makes it small and fast.")
     data = None if options.calibration is None else read_data(options.calibration)
-    metadata = None if options.labels is None else _metadata(options.labels, options.mean, options.std)
+    metadata = (
+        None if options.labels is None else _metadata(options.labels, options.mean or [0.0], options.std or [1.0])
+    )
     model = load_model(options.model, unsafe=options.unsafe)
     return export_model(
         model,
@@ -27,7 +29,10 @@ def export(options: Namespace) -> Report:
         io_dtype=options.io,
         overwrite=options.overwrite,
         options=ExportOptions(
-            sparse=options.sparse, metadata=metadata, tolerance=options.tolerance, max_samples=options.max_samples
+            sparse=options.sparse,
+            metadata=metadata,
+            tolerance=options.tolerance,
+            max_samples=options.max_samples or 500,
         ),
     )
 

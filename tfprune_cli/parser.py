@@ -183,11 +183,11 @@ and write the file only if they agree; else exit with 1.
     parser.add_argument("--io", choices=_IO_DTYPES, help="type of the file's inputs and outputs (default: the mode's)")
     parser.add_argument("--sparse", action="store_true", help="store kernels with many zeros in less room")
     parser.add_argument("--tolerance", metavar="T", type=_positive, help="largest relative error that passes")
-    parser.add_argument("--max-samples", metavar="N", type=_count, default=500, help="calibrate on at most so many")
+    parser.add_argument("--max-samples", metavar="N", type=_count, help="calibrate on at most so many (default: 500)")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="class names, one a line, for task libraries")
     for name, default in (("mean", 0.0), ("std", 1.0)):
         text = f"with --labels: the model reads (pixel - mean) / std (default: {default:g})"
-        parser.add_argument(f"--{name}", metavar="X", type=float, nargs="+", default=[default], help=text)
+        parser.add_argument(f"--{name}", metavar="X", type=float, nargs="+", help=text)
     _unsafe(parser)
     _overwrite(parser)
 

@@ -62,7 +62,7 @@ def prune(options: Namespace) -> Report:
     data = None if options.data is None else read_data(options.data)
     model = load_model(options.model, unsafe=options.unsafe)
     samples = None if data is None else data.checked(model)
-    limits = {"macs": options.macs, "parameters": options.parameters, "file_bytes": options.bytes}
+    limits = {"macs": options.macs, "parameters": options.parameters, "weight_bytes": options.bytes}
     wanted = {name: limit for name, limit in limits.items() if limit is not None}
     channels = None
     if options.min_channels != 1 or options.round_to != 1:
@@ -70,7 +70,7 @@ def prune(options: Namespace) -> Report:
     small = prune_channels(
         model,
         options.ratio,
-        target=Budget(**wanted) if wanted else None,
+        budget=Budget(**wanted) if wanted else None,
         criterion=_CRITERIA[options.criterion],
         ranking=options.ranking,
         granularity=channels,

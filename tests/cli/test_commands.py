@@ -138,6 +138,16 @@ def test_export_puts_labels_into_the_file(run, tmp_path):
     assert "one class name a line" in err
 
 
+@pytest.mark.parametrize(
+    ("given", "needed"), [("--mean", "--labels"), ("--std", "--labels"), ("--max-samples", "--calibration")]
+)
+def test_export_refuses_what_would_say_nothing(run, files, tmp_path, given, needed):
+    code, _, err = run("export", files / "model.keras", tmp_path / "m.tflite", given, "2")
+    assert code == 2
+    assert f"{given} says nothing without {needed}. Give both, or neither." in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export_that_does_not_match_is_not_written_and_exits_with_1(run, files, tmp_path):
     arguments = ["export", files / "model.keras", tmp_path / "model.tflite", "--quantize", "dynamic"]
     code, out, err = run(*arguments, "--tolerance", "1e-9")

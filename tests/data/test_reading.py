@@ -20,6 +20,7 @@ from tfprune.drivers.compression.validation import Validation
 from tfprune.exporting.calibration import gather_samples
 from tfprune.html_report.facts import gather
 from tfprune.measure.entries import KerasEntry
+from tfprune.tflite.unpacking import TFLiteFile
 
 TABLE = [pytest.param(*key, form, id=" ".join(key)) for key, form in {**LABELLED, **INPUTS}.items()]
 WITH_LABELS = [pytest.param(*key, form, id=" ".join(key)) for key, form in LABELLED.items()]
@@ -38,7 +39,7 @@ def no_files(monkeypatch):
     timing = SimpleNamespace(
         median_ms=1.0, p90_ms=1.0, file_bytes=1, gzip_bytes=1, ratio=1.0, ratio_low=1, ratio_high=1
     )
-    monkeypatch.setattr(KerasEntry, "file", lambda self, target, samples: target)
+    monkeypatch.setattr(KerasEntry, "file", lambda self, target, samples: TFLiteFile(b"", target))
     monkeypatch.setattr(comparing, "time_in_turns", lambda paths, *_: [timing] * len(paths))
     monkeypatch.setattr(comparing, "peak_memory", lambda path: None)
 

@@ -103,7 +103,7 @@ def test_one_value_for_all_that_look_into_a_file(written, visits):
 @pytest.mark.parametrize(
     "look",
     [
-        lambda path: time_in_turns([path], runs=4, warmup=1, num_threads=1, starts=3),
+        lambda path: time_in_turns([TFLiteFile.read(path)], runs=4, warmup=1, num_threads=1, starts=3),
         lambda path: tfprune.benchmark(path, runs=4, warmup=1),
         lambda path: profile_file(Path(path)),
         TFLiteModel,

@@ -17,12 +17,12 @@ from tfprune.graph.counting import Count, Polynomial, SizeCounter
 from tfprune.shrinking.widths import multiplied, spread
 
 L = keras.layers
-NAMES = ("parameters", "macs", "file_bytes")
+NAMES = ("parameters", "macs", "weight_bytes")
 
 
 def sizes(model):
     found = profile(model)
-    return {"parameters": found.parameters, "macs": found.macs, "file_bytes": 4 * found.parameters}
+    return {"parameters": found.parameters, "macs": found.macs, "weight_bytes": 4 * found.parameters}
 
 
 def unneeded_biases(model, small, counted):
@@ -50,7 +50,7 @@ def check(examples):
         small = shrink(model, keep={group: np.flatnonzero(kept) for group, kept in choice})
         counted, found = SizeCounter(model, analysis, folds=True)(counts, NAMES), sizes(small)
         assert counted["macs"] == found["macs"]
-        assert counted["file_bytes"] == 4 * counted["parameters"]
+        assert counted["weight_bytes"] == 4 * counted["parameters"]
         if counted != found:
             seen["counted a bias too many"] += 1
             assert unneeded_biases(model, small, counted["parameters"])

@@ -12,6 +12,7 @@ import tfprune
 from tfprune.exporting.reasons import FloatOperator
 from tfprune.html_report.facts import Facts, gather
 from tfprune.html_report.sections import sections
+from tfprune.schedules import Constant
 
 L = keras.layers
 
@@ -107,6 +108,17 @@ def test_layers_that_cannot_be_pruned_have_no_density():
     model = keras.Sequential([keras.Input((8,)), L.Dense(4, name="low"), L.Dense(3, name="plain")])
     model.get_layer("low").enable_lora(2)
     assert facts_of([model]).models[0].densities == {"plain": 1}
+
+
+def test_names_that_are_equal_once_they_can_be_printed_are_told_apart():
+    models = {"a\x00": dense(), "a\x01": dense((5, 3)), 1: dense(), "1": dense()}
+    curves = {"loss\x00": [1.0], "loss\x01": [2.0]}
+    found = facts_of(models, history=curves, schedules={"s\x00": Constant(0.5), "s\x01": Constant(0.25)})
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert [model.name for model in found.models] == [f"a{mark}", f"a{mark} (2)", "1", "1 (2)"]
+    assert found.models[0].costs != found.models[1].costs
+    assert found.history == {f"loss{mark}": (1.0,), f"loss{mark} (2)": (2.0,)}
+    assert [schedule.value(0) for schedule in found.schedules.values()] == [0.5, 0.25]
 
 
 def test_sections_without_a_multiplying_layer():

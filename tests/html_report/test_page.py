@@ -4,6 +4,7 @@ import re
 import sys
 
 import keras
+import numpy as np
 import pytest
 from networks import dense, randomize, residual
 from pages import HISTORY, NAMES, SCHEDULES, SECTIONS, Reader, half_pruned
@@ -96,6 +97,14 @@ def test_text_is_escaped_wherever_it_stands(tmp_path):
         assert words in reader.text
 
 
+def test_long_names_may_break_behind_their_separators_only(tmp_path):
+    name = "efficientnet_v2/backbone.stage-1"
+    page = tfprune.write_report(tmp_path / "report.html", {name: dense()})
+    text = page.read_text("utf-8")
+    assert "efficientnet_<wbr>v2/<wbr>backbone.<wbr>stage-<wbr>1</h1>" in text
+    assert name in read(page).text
+
+
 def test_what_is_not_given_is_not_shown(made, tmp_path):
     page = tfprune.write_report(tmp_path / "keras.html", [residual()])
     assert sections_of(read(page)) == ["summary", "layers", "groups"]
@@ -136,6 +145,11 @@ def test_what_is_there_already_stays(tmp_path, no_work):
     assert files(tmp_path) == ["other_plots", "other_plots/thesis.doc", "report.html"]
 
 
+def free_size():
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(inputs))))
+
+
 @pytest.mark.parametrize(
     ("error", "match", "changed"),
     [
@@ -147,7 +161,10 @@ def test_what_is_there_already_stays(tmp_path, no_work):
         (ValueError, "must end in .csv", {"history": "log.txt"}),
         (TypeError, "history is what fit", {"history": 3}),
         (ValueError, "list of numbers for 'loss'", {"history": {"loss": ["high"]}}),
+        (ValueError, r"'loss' in history, one for each epoch: \[0.5\]", {"history": {"loss": 0.5}}),
+        (ValueError, "one for each epoch", {"history": {"loss": np.array(0.5)}}),
         (ValueError, "Expected lists of numbers by name", {"history": {}}),
+        (ValueError, r"\(None, None, None, 3\).*fixed keras.Input", {"models": [free_size()]}),
         (TypeError, "schedules is a schedule", {"schedules": [0.5]}),
         (ValueError, "needs to know when it ends", {"schedules": Polynomial(0.5)}),
         (TypeError, "exports is a list", {"exports": "model.tflite"}),

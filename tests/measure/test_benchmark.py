@@ -75,12 +75,32 @@ def test_int8_and_index_inputs_can_be_timed(tmp_path):
     assert all(file.median_ms > 0 for file in report.files)
 
 
+@pytest.mark.parametrize(("num_threads", "loads"), [(1, 1), (2, 5)])
+def test_threads_find_several_places(files, monkeypatch, num_threads, loads):
+    loaded = []
+
+    class Counted(TFLiteModel):
+        def __init__(self, *args):
+            loaded.append(args[1])
+            super().__init__(*args)
+
+    monkeypatch.setattr("tfprune.measure.benchmarking.TFLiteModel", Counted)
+    report = benchmark(files[0], files[0], runs=7, warmup=0, num_threads=num_threads)
+    assert loaded == [num_threads] * 2 * loads
+    assert [file.path for file in report.files] == [str(files[0])] * 2
+
+
 def test_bad_arguments_are_refused_before_any_timing(files, tmp_path, monkeypatch):
     monkeypatch.setattr(TFLiteModel, "invoke", lambda self: pytest.fail("timed something"))
     with pytest.raises(ValueError, match="at least one path"):
         benchmark()
     with pytest.raises(FileNotFoundError, match="missing"):
         benchmark(files[0], tmp_path / "missing.tflite")
+    with pytest.raises(TypeError, match=r"by their paths. Received: Sequential. Export a model first"):
+        benchmark(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"is a Keras model, and a .tflite file is needed. Export it first"):
+        benchmark(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="runs of 1 or more"):
         benchmark(files[0], runs=0)
     with pytest.raises(ValueError, match="warmup of 0 or more"):

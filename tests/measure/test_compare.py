@@ -16,6 +16,7 @@ from tfprune.measure.entries import FileEntry, KerasEntry
 from tfprune.measure.opening import open_entries
 from tfprune.measure.scores import Accuracy
 from tfprune.tflite.model import TFLiteModel
+from tfprune.tflite.unpacking import TFLiteFile
 
 L = keras.layers
 
@@ -57,7 +58,7 @@ def files(tmp_path_factory):
 @pytest.fixture
 def scored(files, monkeypatch):
     """Accuracy and number of samples, with costs and times of some other file: to export and measure takes time."""
-    monkeypatch.setattr(KerasEntry, "file", lambda *_: files / "dense.tflite")
+    monkeypatch.setattr(KerasEntry, "file", lambda *_: TFLiteFile.read(files / "dense.tflite"))
     monkeypatch.setattr(sys.modules["tfprune.measure.comparing"], "peak_memory", lambda path: None)
 
     def score(data, **options):
@@ -163,7 +164,7 @@ def test_latencies_are_ratios_to_the_first(files):
 
 def test_json_round_trip_and_table(files, tmp_path):
     result = tfprune.compare({"base [float]": files / "dense.tflite", "b": files / "int8.tflite"}, images(6), runs=1)
-    saved = json.loads(result.to_json(tmp_path / "comparison.json").read_text())
+    saved = json.loads(result.save(tmp_path / "comparison.json").read_text())
     assert saved == json.loads(json.dumps(result.to_dict()))
     assert saved["models"][1]["latency"]["median_ms"] == result.models[1].latency.median_ms
     text = str(result)

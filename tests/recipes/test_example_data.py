@@ -57,6 +57,27 @@ def test_a_test_set_of_its_own_is_kept(images, tmp_path):
     np.testing.assert_array_equal(data.x_test, images[30:].astype("float32") * np.float32(1 / 255))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "int64"])
+@pytest.mark.parametrize("white", [255, 65_535])
+def test_whole_pixels_of_8_and_16_bits_are_scaled_alike(tmp_path, dtype, white):
+    if dtype == "uint8" and white > 255:
+        return
+    y = np.arange(40) % 2
+    x = np.broadcast_to((y * white)[:, None, None], (40, 8, 8)).astype(dtype)
+    path = save(tmp_path / "a.npz", x=x, y=y)
+    data = example_data.load_images(path)
+    np.testing.assert_allclose(data.x_train[:, 0, 0, 0], data.y_train, rtol=1e-6)
+    photos = example_data.load_photos(path, 16)
+    np.testing.assert_array_equal(photos.x_train[:, 0, 0, 0], 255 * photos.y_train)
+
+
+@pytest.mark.parametrize("wrong", [-1, 70_000])
+def test_whole_numbers_that_are_no_pixels_are_refused(tmp_path, wrong):
+    path = save(tmp_path / "a.npz", x=np.full((20, 8, 8), wrong), y=np.arange(20) % 2)
+    with pytest.raises(ValueError, match=rf"to 65,535, or real numbers.*int64 from {wrong} to {wrong}"):
+        example_data.load_images(path)
+
+
 def test_real_numbers_are_taken_as_scaled(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 8, 8, 1)).astype("float32")
     data = example_data.load_images(save(tmp_path / "a.npz", x=x, y=np.arange(20) % 2))

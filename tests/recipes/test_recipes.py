@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -17,7 +18,9 @@ from tfprune.tflite.model import TFLiteModel
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
-NAMES = sorted({path.stem for path in (ROOT / "recipes").glob("*.py")} - {"example_data", "example_tools"})
+NAMES = sorted(
+    {path.stem for path in (ROOT / "recipes").glob("*.py")} - {"example_backbones", "example_data", "example_tools"}
+)
 ON_DATA = [name for name in NAMES if name != "shrink_my_model"]
 NO_SUCH = ["--dataset", "missing.npz"]
 
@@ -181,7 +184,7 @@ def test_shrink_my_model_with_data_makes_int8_and_measures_normalization_anew(tm
     assert files["original_float"]["agreement"] == 1
     assert files["pruned_int8"]["macs"] <= 0.5 * files["original_float"]["macs"]
     small = keras.models.load_model(out / "pruned.keras")
-    unmeasured = tfprune.prune_channels(keras.models.load_model(saved), target=tfprune.Budget(macs=0.5))
+    unmeasured = tfprune.prune_channels(keras.models.load_model(saved), budget=tfprune.Budget(macs=0.5))
     np.testing.assert_array_equal(small.layers[0].kernel, unmeasured.layers[0].kernel)
     assert not np.allclose(small.layers[1].moving_variance, unmeasured.layers[1].moving_variance)
 
@@ -325,7 +328,8 @@ def tiny_backbone(include_top, weights, input_shape, pooling):
 
 @pytest.mark.slow
 def test_image_classification_of_a_folder_with_weights(tmp_path, monkeypatch, photos):
-    monkeypatch.setattr(keras.applications.mobilenet_v2, "MobileNetV2", tiny_backbone)
+    monkeypatch.setattr(keras.applications, "MobileNetV2", tiny_backbone)
+    monkeypatch.setattr(tiny_backbone, "__module__", "keras.src.applications.mobilenet_v2")
     weights = tmp_path / "tiny.weights.h5"
     tiny_backbone(False, None, (32, 32, 3), "avg").save_weights(weights)
     fits = []
@@ -345,19 +349,38 @@ def test_image_classification_of_a_folder_with_weights(tmp_path, monkeypatch, ph
 def test_every_network_of_keras_applications_comes_with_its_preprocessing():
     import image_classification
 
-    families = image_classification.families()
-    for name in ("MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121"):
-        preprocess_input = families[name].preprocess_input
-        pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 3)).astype("float32")
-        scaled = image_classification.scaling_layer(preprocess_input)(pixels)
-        np.testing.assert_allclose(scaled, preprocess_input(pixels.copy()), atol=1e-4)
-    assert {"MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny", "VGG16"} <= set(families)
-    assert len(families) >= 38
+    families = image_classification.backbones()
+    assert set(families) == {name for name, made in vars(keras.applications).items() if inspect.isfunction(made)}
+    assert {"MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "ConvNeXtTiny", "NASNetMobile"} <= set(families)
+    assert len(families) >= 40
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 3)).astype("float32")
+    for backbone in families.values():
+        scaled = image_classification.scaling_layer(backbone.preprocess_input)(pixels)
+        np.testing.assert_allclose(scaled, backbone.preprocess_input(pixels.copy()), atol=1e-4)
     pixels = np.full((1, 1, 1, 3), 255.0)
     np.testing.assert_allclose(families["MobileNetV2"].preprocess_input(pixels.copy()), 1)
     np.testing.assert_allclose(families["EfficientNetB0"].preprocess_input(pixels.copy()), 255)
     means = 255 - np.array([103.939, 116.779, 123.68])
     np.testing.assert_allclose(families["ResNet50"].preprocess_input(pixels.copy()).ravel(), means)
+
+
+def test_every_network_of_keras_applications_has_its_smallest_size():
+    import image_classification
+
+    for name, backbone in image_classification.backbones().items():
+        size = backbone.smallest - 1
+        with pytest.raises(ValueError, match=rf"at least {size + 1}x{size + 1}"):  # before a layer is made
+            backbone.build(include_top=False, weights=None, input_shape=(size, size, 3), pooling="avg")
+        with pytest.raises(ValueError, match=f"{name} takes images of at least {size + 1} pixels"):
+            backbone.check_size(name, size)
+        backbone.check_size(name, size + 1)
+
+
+def test_image_classification_refuses_a_size_that_the_backbone_does_not_take(tmp_path, photos, capsys):
+    arguments = ["--dataset", str(photos), "--out", str(tmp_path), "--backbone", "Xception", "--image-size", "64"]
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("image_classification").main(arguments)
+    assert "Give --image-size 71 or more" in capsys.readouterr().err
 
 
 def spy(fit, fits):
@@ -369,7 +392,7 @@ def spy(fit, fits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["MobileNetV2", "ResNet50", "EfficientNetB0"])
+@pytest.mark.parametrize("backbone", ["MobileNetV2", "MobileNetV3Small", "ResNet50", "EfficientNetB0"])
 def test_image_classification_with_published_backbones(backbone, tmp_path, monkeypatch, photos):
     arguments = ["--dataset", str(photos), "--epochs", "1", "--image-size", "32", "--weights", "none"]
     report = run(monkeypatch, "image_classification", [*arguments, "--backbone", backbone], tmp_path / "out")
@@ -382,7 +405,8 @@ def test_image_classification_says_what_works_without_a_network(tmp_path, monkey
     def fail(**kwargs):
         raise Exception("URL fetch failure")
 
-    monkeypatch.setattr(keras.applications.mobilenet_v2, "MobileNetV2", fail)
+    fail.__module__ = "keras.src.applications.mobilenet_v2"
+    monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module("image_classification").main(["--dataset", str(photos), "--out", str(tmp_path)])
     error = capsys.readouterr().err

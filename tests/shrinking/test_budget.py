@@ -66,14 +66,14 @@ def test_the_load_is_that_of_the_limit_which_is_used_most():
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", [chain, residual, preactivation, densely_connected])
-@pytest.mark.parametrize("budget", [Budget(macs=0.4), Budget(parameters=0.6), Budget(macs=0.5, file_bytes=0.4)])
+@pytest.mark.parametrize("budget", [Budget(macs=0.4), Budget(parameters=0.6), Budget(macs=0.5, weight_bytes=0.4)])
 @pytest.mark.parametrize("ranking", ["local", "global"])
 def test_no_group_could_keep_one_channel_more(make, budget, ranking):
     model = randomize(make())
     limits = budget.absolute(measure(model))
-    small = tfprune.prune_channels(model, target=budget, ranking=ranking)
+    small = tfprune.prune_channels(model, budget=budget, ranking=ranking)
     assert load(measure(small), limits) <= 1
-    widths = tfprune.choose_widths(model, target=budget, ranking=ranking)
+    widths = tfprune.choose_widths(model, budget=budget, ranking=ranking)
     for name, width in Widths.of(model).items():
         if widths[name] < width:
             wider = tfprune.prune_channels(model, Widths({**widths, name: widths[name] + 1}))
@@ -83,7 +83,7 @@ def test_no_group_could_keep_one_channel_more(make, budget, ranking):
 def test_steps_of_eight():
     model = randomize(chain((64, 48)))
     granularity = Channel(min_channels=8, round_to=8)
-    widths = tfprune.choose_widths(model, target=Budget(macs=0.5), granularity=granularity)
+    widths = tfprune.choose_widths(model, budget=Budget(macs=0.5), granularity=granularity)
     assert all(width % 8 == 0 for width in widths.values())
     limit = 0.5 * measure(model)["macs"]
     assert 0.8 * limit < measure(tfprune.prune_channels(model, widths))["macs"] <= limit
@@ -101,7 +101,7 @@ def test_parts_of_a_split_are_counted_as_they_come_out():
     model.get_layer("wide").kernel.assign(np.array([[0.1] * 4 + [1.0] * 4] * 2))
     for parameters in range(23, model.count_params() + 1):
         small = tfprune.prune_channels(
-            model, target=Budget(parameters=parameters), exclude=lambda layer: layer.name != "wide"
+            model, budget=Budget(parameters=parameters), exclude=lambda layer: layer.name != "wide"
         )
         # A channel costs 2 + 3, and 13 more parameters stay in any case: as many as fit, at least one of each half.
         assert small.count_params() == 13 + 5 * ((parameters - 13) // 5)
@@ -111,7 +111,7 @@ def test_constants_that_become_biases_are_counted():
     layers = [L.Dense(8, "sigmoid", name="waking"), L.Dense(6, use_bias=False, name="folding"), L.Dense(2)]
     model = randomize(keras.Sequential([keras.Input((4,)), *layers]))
     for parameters in range(30, model.count_params()):
-        small = tfprune.prune_channels(model, target=Budget(parameters=parameters))
+        small = tfprune.prune_channels(model, budget=Budget(parameters=parameters))
         assert small.count_params() <= parameters
 
 
@@ -119,7 +119,7 @@ def test_limits_on_what_is_not_fixed_are_met_where_they_can_be_counted():
     model = randomize(
         keras.Sequential([keras.Input((None, None, 3)), L.Conv2D(16, 3), L.GlobalAveragePooling2D(), L.Dense(2)])
     )
-    small = tfprune.prune_channels(model, target=Budget(parameters=0.5))
+    small = tfprune.prune_channels(model, budget=Budget(parameters=0.5))
     assert 0.5 * 482 - 30 < small.count_params() <= 0.5 * 482  # a filter has 27 weights and a bias, and is read by two
     with pytest.raises(ValueError, match="fixed input shape"):
-        tfprune.prune_channels(model, target=Budget(macs=0.5))
+        tfprune.prune_channels(model, budget=Budget(macs=0.5))

@@ -223,7 +223,7 @@ class TestExclude:
 
 def sizes(model):
     found = tfprune.profile(model)
-    return {"parameters": found.parameters, "macs": found.macs, "file_bytes": 4 * found.parameters}
+    return {"parameters": found.parameters, "macs": found.macs, "weight_bytes": 4 * found.parameters}
 
 
 @pytest.mark.filterwarnings("ignore:At a ratio")
@@ -236,14 +236,14 @@ class TestBudgets:
             ("parameters", "global", 0.75),
             ("macs", "local", 0.75),
             ("macs", "global", 0.3),
-            ("file_bytes", "structure", 0.5),
+            ("weight_bytes", "structure", 0.5),
         ],
     )
     def test_is_met_and_one_step_less_would_not(self, kind, ranking, fraction):
         model = randomize(two_layers((1.0,) * 7, (1.0,) * 5))
         limit = fraction * sizes(model)[kind]
-        small = tfprune.prune_channels(model, target=Budget(**{kind: fraction}), ranking=ranking)
-        absolute = tfprune.prune_channels(model, target=Budget(**{kind: limit}), ranking=ranking)
+        small = tfprune.prune_channels(model, budget=Budget(**{kind: fraction}), ranking=ranking)
+        absolute = tfprune.prune_channels(model, budget=Budget(**{kind: limit}), ranking=ranking)
         assert same(weights_of(small), weights_of(absolute))
         # Every ratio at which anything changes, tried one by one: the largest of them that fits is not larger.
         steps = sorted({count / size for size in (7, 5, 12) for count in range(size)})
@@ -259,7 +259,7 @@ class TestBudgets:
     def test_by_hand(self):
         # Filters (f, s): parameters are 1 * f + f * s + s. Of 24, f = s = 4: 3 gives 15, 2 gives 8, 1 gives 3.
         model = two_layers(bias=False)
-        assert sizes(model) == {"parameters": 24, "macs": 24, "file_bytes": 96}
+        assert sizes(model) == {"parameters": 24, "macs": 24, "weight_bytes": 96}
         # One channel each, then they come back: of ties the one that is higher above its group's mean comes first.
         # (1, 2) 5, (2, 2) 8, (3, 2) 11, (3, 3) 15, (4, 3) 19, (4, 4) 24; where the next does not fit, the other may.
         for budget, widths in [
@@ -267,39 +267,39 @@ class TestBudgets:
             (Budget(parameters=14.9), (4, 2)),  # 14
             (Budget(macs=8), (2, 2)),
             (Budget(macs=0.3), (1, 3)),  # 7 of 7.2
-            (Budget(file_bytes=60), (3, 3)),
-            (Budget(file_bytes=59), (4, 2)),
+            (Budget(weight_bytes=60), (3, 3)),
+            (Budget(weight_bytes=59), (4, 2)),
             (Budget(parameters=20, macs=9), (2, 2)),
             (Budget(parameters=5, macs=9), (1, 2)),
             (Budget(parameters=3), (1, 1)),
         ]:
-            small = tfprune.prune_channels(model, target=budget)
+            small = tfprune.prune_channels(model, budget=budget)
             assert tuple(small.get_layer(name).units for name in ("first", "second")) == widths, budget
 
     def test_that_is_a_fraction_is_not_missed_by_rounding(self):
         # 0.29 of 100 is 28.999999999999996, and 29 are asked for; each hidden channel costs one and one.
         layers = [L.Dense(100, use_bias=False, name="hidden"), L.Dense(1, use_bias=False)]
         model = keras.Sequential([keras.Input((1,)), *layers])
-        small = tfprune.prune_channels(model, target=Budget(macs=0.29))
+        small = tfprune.prune_channels(model, budget=Budget(macs=0.29))
         assert small.get_layer("hidden").units == 29
 
     def test_that_is_met_already_prunes_nothing(self):
         # As wide as that, the smallest ratio that is tried when searching, 1/1024, would remove a channel.
         model = keras.Sequential([keras.Input((1,)), L.Dense(1100), L.Dense(1)])
-        small = tfprune.prune_channels(model, target=Budget(parameters=model.count_params()))
+        small = tfprune.prune_channels(model, budget=Budget(parameters=model.count_params()))
         assert same(weights_of(model), weights_of(small))
         assert small is not model
 
     def test_that_cannot_be_met_says_how_far_it_can_go(self):
         with pytest.raises(ValueError, match=r"cannot be met. The smallest .*'parameters': '3 of 24'"):
-            tfprune.prune_channels(two_layers(bias=False), target=Budget(parameters=2))
-        with pytest.raises(ValueError, match=r"'macs': '8 of 24', 'file_bytes': '32 of 96'.*min_channels"):
+            tfprune.prune_channels(two_layers(bias=False), budget=Budget(parameters=2))
+        with pytest.raises(ValueError, match=r"'macs': '8 of 24', 'weight_bytes': '32 of 96'.*min_channels"):
             tfprune.prune_channels(
-                two_layers(bias=False), target=Budget(macs=0.1, file_bytes=50), granularity=Channel(min_channels=2)
+                two_layers(bias=False), budget=Budget(macs=0.1, weight_bytes=50), granularity=Channel(min_channels=2)
             )
 
     @pytest.mark.parametrize(
-        "limits", [{}, {"macs": 0}, {"macs": -0.5}, {"macs": 0.5, "parameters": 0}, {"file_bytes": float("nan")}]
+        "limits", [{}, {"macs": 0}, {"macs": -0.5}, {"macs": 0.5, "parameters": 0}, {"weight_bytes": float("nan")}]
     )
     def test_without_a_limit_above_zero_is_refused(self, limits):
         with pytest.raises(ValueError, match="at least one limit above 0"):
@@ -312,9 +312,9 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"in \[0, 1\). Received: " + str(ratio)):
             tfprune.prune_channels(chain(), ratio)
 
-    @pytest.mark.parametrize("given", [{}, {"ratio": 0.5, "target": Budget(macs=0.5)}])
+    @pytest.mark.parametrize("given", [{}, {"ratio": 0.5, "budget": Budget(macs=0.5)}])
     def test_both_or_neither(self, given):
-        with pytest.raises(ValueError, match="either ratio or target"):
+        with pytest.raises(ValueError, match="either ratio or budget"):
             tfprune.prune_channels(chain(), **given)
 
     def test_unknown_ranking(self):
@@ -345,7 +345,7 @@ class TestTheModelItself:
             {"ratio": 0.5, "ranking": "structure", "criterion": geometric_median_distance},
             {"ratio": 0.5, "granularity": Channel(round_to=2)},
             {"ratio": 0.5, "exclude": lambda layer: layer.name == "stem"},
-            {"target": Budget(macs=0.5)},
+            {"budget": Budget(macs=0.5)},
         ],
     )
     def test_is_bit_identical_afterwards(self, options):
@@ -362,9 +362,9 @@ class TestTheModelItself:
         ("options", "message"),
         [
             ({"ratio": 2.0}, "ratio is the fraction"),
-            ({"target": Budget(macs=1)}, "cannot be met"),
+            ({"budget": Budget(macs=1)}, "cannot be met"),
             ({"ratio": 0.5, "exclude": lambda layer: True}, "No channel"),
-            ({}, "either ratio or target"),
+            ({}, "either ratio or budget"),
         ],
     )
     def test_is_bit_identical_after_an_error(self, options, message):
@@ -409,3 +409,15 @@ def test_pruning_equals_masking_and_shrinking():
                 variable.assign(value)
     expected = tfprune.shrink(masked)
     assert same(weights_of(expected), weights_of(small))
+
+
+@pytest.mark.parametrize("function", [tfprune.prune_channels, tfprune.choose_widths])
+def test_the_former_name_of_the_budget_still_works_and_says_the_new_one(function):
+    model, budget = randomize(two_layers(bias=False)), Budget(parameters=15)
+    with pytest.warns(DeprecationWarning, match=rf"{function.__name__}\(budget=\.\.\.\)") as said:
+        found = function(model, target=budget)
+    assert said[0].filename == __file__
+    new = function(model, budget=budget)
+    assert found == new if isinstance(new, tfprune.Widths) else same(weights_of(found), weights_of(new))
+    with pytest.raises(TypeError, match=r"got target= and budget=, which are one argument"):
+        function(model, target=budget, budget=budget)

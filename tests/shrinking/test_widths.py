@@ -48,7 +48,7 @@ class TestValue:
         assert widths.count(model) == {
             "parameters": small.count_params(),
             "macs": profile(small).macs,
-            "file_bytes": 4 * small.count_params(),
+            "weight_bytes": 4 * small.count_params(),
         }
         wide = Widths({"first": 16})
         assert wide.ratio(model) == pytest.approx(1 - 22 / 14)
@@ -95,8 +95,8 @@ class TestModelsOfWidths:
             {"ratio": 0.4},
             {"ratio": 0.4, "ranking": "global"},
             {"ratio": 0.5, "granularity": Channel(round_to=4)},
-            {"target": Budget(macs=0.4)},
-            {"target": Budget(parameters=0.5), "exclude": lambda layer: layer.name == "first"},
+            {"budget": Budget(macs=0.4)},
+            {"budget": Budget(parameters=0.5), "exclude": lambda layer: layer.name == "first"},
         ],
     )
     def test_chosen_ones_make_the_same_model(self, options):
@@ -112,7 +112,7 @@ class TestModelsOfWidths:
 
     def test_pruned_and_widened_are_as_wide(self):
         model = randomize(residual())
-        widths = choose_widths(model, target=Budget(macs=0.5))
+        widths = choose_widths(model, budget=Budget(macs=0.5))
         assert Widths.of(widen(model, widths)) == Widths.of(prune_channels(model, widths)) == widths
 
     @pytest.mark.parametrize("make", [prune_channels, widen])
@@ -196,14 +196,14 @@ class TestRatiosByHand:
             prune_channels(model, Widths({}), ranking="structure")
         with pytest.raises(ValueError, match="Leave out granularity"):
             prune_channels(model, Widths({}), granularity=Channel(round_to=8))
-        with pytest.raises(ValueError, match="either ratio or target"):
-            prune_channels(model, {}, target=Budget(macs=0.5))
+        with pytest.raises(ValueError, match="either ratio or budget"):
+            prune_channels(model, {}, budget=Budget(macs=0.5))
 
 
 def test_a_model_is_not_changed_by_counting():
     model = randomize(residual())
     before = weights_of(model)
     Widths.of(model).count(model)
-    choose_widths(model, target=Budget(macs=0.5))
+    choose_widths(model, budget=Budget(macs=0.5))
     assert same(before, weights_of(model))
     assert np.isfinite(tfprune.profile(model).macs)

@@ -1,6 +1,7 @@
 """What is inside a `.tflite` file: its operators and the zeros of its kernels, by the public schema."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,19 @@ def count_operators(file: TFLiteFile) -> tuple[OperatorCount, ...]:
             counts[name, next((kind for kind in types if "float" in kind), types[0])] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(OperatorCount(name, dtype, count) for (name, dtype), count in ordered)
+
+
+def integer_mode(operators: Iterable[OperatorCount]) -> str | None:
+    """Return in which mode of `export` a file with such operators computes: it keeps no word of it.
+
+    Args:
+        operators: The operators of the file.
+
+    Returns:
+        `"int8"` or `"int16x8"`; None if it computes in float.
+    """
+    computing = {each.dtype for each in operators if each.name not in ("QUANTIZE", "DEQUANTIZE")}
+    return next((mode for dtype, mode in (("int16", "int16x8"), ("int8", "int8")) if dtype in computing), None)
 
 
 def zero_fraction(file: TFLiteFile) -> float:

@@ -162,7 +162,7 @@ class SizeCounter:
 
         Args:
             counts: For each label of a channel, how many channels take its place; 0 for those that go.
-            names: Of `"parameters"`, `"macs"` and `"file_bytes"`, those that are asked for.
+            names: Of `"parameters"`, `"macs"` and `"weight_bytes"`, those that are asked for.
 
         Returns:
             The sizes by name; bytes are those of float32 weights.
@@ -176,7 +176,7 @@ class SizeCounter:
                 found[name] = self._macs(counts)
             else:
                 parameters = self._parameters(counts) + self._added_biases(counts)
-                found[name] = 4 * parameters if name == "file_bytes" else parameters
+                found[name] = 4 * parameters if name == "weight_bytes" else parameters
         return found
 
     @functools.cached_property

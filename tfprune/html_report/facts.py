@@ -8,17 +8,19 @@ from typing import Any
 
 import keras
 
+from tfprune.common.names import told_apart
 from tfprune.exporting.export_report import ExportReport
-from tfprune.exporting.operators import OperatorCount, count_operators
+from tfprune.exporting.operators import OperatorCount, count_operators, integer_mode
 from tfprune.exporting.reasons import FloatOperator, float_operators
 from tfprune.graph import ChannelGroups, channel_groups, multiply_accumulates, nested, walk
 from tfprune.html_report.history import Curves, printable, read_history
+from tfprune.html_report.matching import Kind
 from tfprune.measure.comparing import compare
 from tfprune.measure.comparison import Comparison
 from tfprune.measure.entries import Entry
 from tfprune.measure.file_costs import Costs
 from tfprune.measure.opening import open_entries
-from tfprune.parts.kernels import kernels
+from tfprune.parts.kernels import Kernel, kernels
 from tfprune.schedules import Schedule
 from tfprune.tflite.unpacking import TFLiteFile
 from tfprune.training.masks import living_weights
@@ -35,6 +37,8 @@ class ModelFacts:
         widths: Of a Keras model, how many channels come out of each layer that multiplies.
         macs: Of a Keras model, the multiply-accumulates of the same layers.
         densities: Of a Keras model, the density of each trainable kernel.
+        layer_kinds: Of the same layers, what those of other models must have in common with them to stand beside them.
+        kernel_kinds: The same of the kernels.
         groups: Of a Keras model, its channel groups.
     """
 
@@ -44,6 +48,8 @@ class ModelFacts:
     widths: dict[str, float]
     macs: dict[str, float]
     densities: dict[str, float]
+    layer_kinds: dict[str, Kind]
+    kernel_kinds: dict[str, Kind]
     groups: ChannelGroups | None
 
 
@@ -89,7 +95,7 @@ def gather(models: Any, data: Any, history: Any, schedules: Any, exports: Any) -
     reports = _reports(exports)
     contents = [_export(each) for each in reports]
     entries = open_entries(models)
-    opened = {printable(entry.name): entry.source for entry in entries}
+    opened = dict(zip(told_apart(printable(entry.name) for entry in entries), (e.source for e in entries), strict=True))
     found = tuple(_model(name, entry) for name, entry in zip(opened, entries, strict=True))
     told = {Path(each.path if isinstance(each, ExportReport) else each).resolve() for each in reports}
     files = [path for path in opened.values() if isinstance(path, Path)]
@@ -101,31 +107,54 @@ def gather(models: Any, data: Any, history: Any, schedules: Any, exports: Any) -
 def _model(name: str, entry: Entry) -> ModelFacts:
     given = entry.source
     if isinstance(given, Path):
-        return ModelFacts(name, entry.costs(), given.stat().st_size, {}, {}, {}, None)
+        return ModelFacts(name, entry.costs(), given.stat().st_size, {}, {}, {}, {}, {}, None)
     widths: dict[str, float] = {}
     macs: dict[str, float] = {}
-    _add_layers(given, "", widths, macs)
-    densities = {}
-    for kernel in kernels(given, exclude=_cannot_be_pruned):
-        living = living_weights(kernel.variable)
-        densities[kernel.name] = float(living.mean())
-    return ModelFacts(name, entry.costs(), None, widths, macs, densities, channel_groups(given))
+    kinds: dict[str, Kind] = {}
+    _add_layers(given, "", widths, macs, kinds)
+    found = kernels(given, exclude=_cannot_be_pruned)
+    densities = {kernel.name: float(living_weights(kernel.variable).mean()) for kernel in found}
+    kernel_kinds = {kernel.name: _kernel_kind(kernel) for kernel in found}
+    return ModelFacts(name, entry.costs(), None, widths, macs, densities, kinds, kernel_kinds, channel_groups(given))
 
 
 def _cannot_be_pruned(layer: keras.layers.Layer) -> bool:
     return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
 
 
-def _add_layers(model: keras.Model, prefix: str, widths: dict[str, float], macs: dict[str, float]) -> None:
+def _add_layers(
+    model: keras.Model, prefix: str, widths: dict[str, float], macs: dict[str, float], kinds: dict[str, Kind]
+) -> None:
     for node in walk(model):
         layer, inner = node.operation, nested(node)
         name = prefix + layer.name
         if inner is not None:
-            _add_layers(inner, f"{name}/", widths, macs)
+            _add_layers(inner, f"{name}/", widths, macs, kinds)
         elif operations := multiply_accumulates(node):
             axis = 0 if getattr(layer, "data_format", None) == "channels_first" else -1
             widths[name] = node.output_shapes[0][axis] or 0
             macs[name] = macs.get(name, 0) + operations
+            kinds[name] = _layer_kind(layer)
+
+
+def _layer_kind(layer: keras.layers.Layer) -> Kind:
+    """What a layer multiplies by, whatever it is wrapped in: with other widths it is of the same kind."""
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
+    size = tuple(getattr(layer, "kernel_size", ()))
+    # Quantize-aware, a separable convolution is a depthwise one and a plain one, which its row stands for.
+    return (_plain(layer), (1,) * len(size) if hasattr(layer, "pointwise_kernel") else size)
+
+
+def _kernel_kind(kernel: Kernel) -> Kind:
+    size = tuple(kernel.variable.shape[:-2])
+    if kernel.depthwise:
+        return ("depthwise", size)
+    return (_plain(kernel.layer), kernel.variable.name.removeprefix("pointwise_"), size)
+
+
+def _plain(layer: keras.layers.Layer) -> str:
+    return type(layer).__name__.removeprefix("Separable")
 
 
 def _schedules(given: Any) -> dict[str, Schedule]:
@@ -139,7 +168,7 @@ def _schedules(given: Any) -> dict[str, Schedule]:
         )
     for schedule in named.values():
         schedule.value(schedule.begin)  # a ValueError where it has no end, and needs one
-    return {printable(str(name)): schedule for name, schedule in named.items()}
+    return dict(zip(told_apart(printable(str(name)) for name in named), named.values(), strict=True))
 
 
 def _reports(given: Any) -> list[ExportReport | Path]:
@@ -161,10 +190,4 @@ def _export(given: ExportReport | Path) -> ExportFacts:
         operators = count_operators(file)
     except ValueError as error:
         raise ValueError(f"{str(given)!r} is cut short, or no .tflite file: {error}. Export it again.") from error
-    return ExportFacts(printable(given.name), operators, float_operators(file, _mode(operators)), None)
-
-
-def _mode(operators: tuple[OperatorCount, ...]) -> str | None:
-    """Return which mode of `export` has such operators: a file keeps no word of it."""
-    computing = {each.dtype for each in operators if each.name not in ("QUANTIZE", "DEQUANTIZE")}
-    return next((mode for dtype, mode in (("int16", "int16x8"), ("int8", "int8")) if dtype in computing), None)
+    return ExportFacts(printable(given.name), operators, float_operators(file, integer_mode(operators)), None)

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from tfprune.common.names import told_apart
+
 Curves: TypeAlias = dict[str, tuple[float, ...]]
 """The values over the epochs, by their names in the logs."""
 
@@ -89,10 +91,16 @@ def _checked(curves: Any, where: str) -> Curves:
     if not isinstance(curves, Mapping) or not curves:
         raise ValueError(f"Expected lists of numbers by name in {where}, such as {{'loss': [0.5, 0.4]}}.")
     for name, values in curves.items():
+        if _is_number(values):
+            raise ValueError(
+                f"Expected a list of numbers for {name!r} in {where}, one for each epoch: [{values}]. "
+                f"Received one number: {values}."
+            )
         if not isinstance(values, Sequence | np.ndarray) or not all(_is_number(value) for value in values):
             raise ValueError(f"Expected a list of numbers for {name!r} in {where}. Received: {values!r}.")
-    found = {printable(str(name)): tuple(_float(value) for value in values) for name, values in curves.items()}
-    return {name: values for name, values in found.items() if values}
+    numbers = [tuple(_float(value) for value in values) for values in curves.values()]
+    names = told_apart(printable(str(name)) for name in curves)
+    return {name: values for name, values in zip(names, numbers, strict=True) if values}
 
 
 def _is_number(value: Any) -> bool:

@@ -150,10 +150,19 @@ def _render(title: str, found: list[Section]) -> str:
 
     template = resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = _breakable
     pictures = {plot.name: Markup(_inline(plot)) for plot in _plots(found)}
     versions = {"tfprune": tfprune.__version__, "Keras": keras.__version__, "TensorFlow": tf.__version__}
     names = {"title": title, "sections": found, "pictures": pictures, "versions": versions}
     return environment.from_string(template).render(names)
+
+
+def _breakable(text: str) -> Any:
+    """Return escaped text whose long names may break behind a separator, and so need not in the middle of a word."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(?<=[_/.\-])(?=\w)", text)
+    return Markup("<wbr>").join(escape(part) for part in parts)
 
 
 def _inline(plot: Plot) -> str:

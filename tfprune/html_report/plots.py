@@ -3,13 +3,14 @@
 import io
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfprune.common.names import labels
 from tfprune.html_report.history import Curves, printable
 from tfprune.measure.comparison import Comparison
 from tfprune.measure.picture import SIGNATURE, Panel, Point, draw
@@ -35,6 +36,7 @@ _WIDTH, _HEIGHT, _DPI = 5.0, 2.8, 150  # inches: as wide as a phone
 _MOST_PIXELS = 60_000  # along a side of a PNG
 _LONGEST_NAME = 26
 _MOST_MARKS = 100
+_MOST_TICKS = 6  # so that their numbers keep apart
 _FEW = 30  # so few values of a curve that each of them gets a dot
 
 _SHARES = ("sparsity", "density")
@@ -75,26 +77,32 @@ def costs(comparison: Comparison) -> list[Plot]:
     return found
 
 
-def bars(name: str, title: str, models: Mapping[str, Mapping[str, float]], label: Callable[[float], str]) -> Plot:
+def bars(
+    name: str,
+    title: str,
+    layers: Sequence[str],
+    models: Mapping[str, Sequence[float | None]],
+    label: Callable[[float], str],
+) -> Plot:
     """Draw one bar per layer and model.
 
     Args:
         name: The name of the plot's file.
         title: What it shows.
-        models: For each model the values by layer; layers are in the order of the first model that has them.
+        layers: What the rows are called.
+        models: For each model the values, one for each row; None where it has no such layer.
         label: How a value is written.
 
     Returns:
         The plot.
     """
-    layers = list(dict.fromkeys(layer for values in models.values() for layer in values))
 
     def paint(axes: Any) -> None:
         thick = 0.8 / len(models)
         drawn = []
         for index, values in enumerate(models.values()):
-            rows = [row for row, layer in enumerate(layers) if layer in values]
-            lengths = [values[layers[row]] for row in rows]
+            found = [(row, value) for row, value in enumerate(values) if value is not None]
+            rows, lengths = ([pair[column] for pair in found] for column in (0, 1))
             middles = np.array(rows) - 0.4 + (index + 0.5) * thick
             drawn.append(axes.barh(middles, lengths, 0.9 * thick, color=COLORS[index % len(COLORS)]))
             axes.bar_label(drawn[-1], [label(length) for length in lengths], padding=3, fontsize=9)
@@ -103,8 +111,8 @@ def bars(name: str, title: str, models: Mapping[str, Mapping[str, float]], label
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         legend = axes.figure.legend(drawn, [" "] * len(drawn), loc="outside upper left")
-        for text, model in zip(legend.get_texts(), models, strict=True):
-            text.set_text(shortened(model, 2 * _LONGEST_NAME))  # as a label, a name that starts with "_" is left out
+        for text, model in zip(legend.get_texts(), labels([*models], 2 * _LONGEST_NAME), strict=True):
+            text.set_text(model)  # as a label, a name that starts with "_" is left out
 
     height = 0.3 + 0.2 * len(models) + len(layers) * (0.1 + 0.16 * len(models))
     return _drawn(name, title, height, paint)
@@ -146,6 +154,8 @@ def schedule(name: str, given: Schedule, number: int) -> Plot:
     times = sorted({*np.linspace(0, last, 300).astype(int).tolist(), given.begin, end})
 
     def paint(axes: Any) -> None:
+        from matplotlib.ticker import EngFormatter
+
         axes.plot(times, [given.value(t) for t in times], color=COLORS[1])
         count = f"{len(due):,} updates" if given.end is not None else "updates, without end"
         note = count if nth == 1 else f"{count}, one of {nth} drawn"
@@ -153,34 +163,13 @@ def schedule(name: str, given: Schedule, number: int) -> Plot:
         axes.legend()
         axes.set_ylim(bottom=0)
         axes.margins(y=0.2)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.locator_params(axis="x", nbins=_MOST_TICKS)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.grid()
         axes.set_xlabel(given.unit)
 
     return _drawn(f"schedule-{number:02}", f"{name}: its value over time", _HEIGHT, paint)
-
-
-def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Return a name that fits beside a plot: of a long one, the beginning and the end.
-
-    Args:
-        name: The name.
-        longest: How many characters fit.
-
-    Returns:
-        The name, perhaps with an ellipsis inside.
-
-    Example:
-
-    >>> shortened("block_13_expand_convolution", 12)
-    'block…lution'
-    """
-    name = printable(name)
-    if len(name) <= longest:
-        return name
-    first = (longest - 1) // 2
-    return f"{name[:first]}…{name[first + 1 - longest :]}"
 
 
 def short(value: float) -> str:
@@ -224,8 +213,8 @@ def _curve(file: str, name: str, history: Curves) -> Plot:
     return _drawn(file, name, _HEIGHT, paint)
 
 
-def _name_rows(axes: Any, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=10)
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), labels([printable(name) for name in names], _LONGEST_NAME), fontsize=10)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 

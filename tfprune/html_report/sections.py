@@ -1,6 +1,6 @@
 """From facts to what stands on the page: sections of plots and tables, each with a sentence that says what it shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.table import Table as RichTable
@@ -11,6 +11,7 @@ from tfprune.exporting.export_report import ExportReport
 from tfprune.graph import ChannelGroups
 from tfprune.html_report import plots
 from tfprune.html_report.facts import ExportFacts, Facts, ModelFacts
+from tfprune.html_report.matching import Row, matched
 from tfprune.html_report.plots import Plot, short
 
 _SHORT_TABLE = 12
@@ -105,26 +106,51 @@ def _layers(facts: Facts) -> Section | None:
         return None
     widths, macs = ({model.name: getattr(model, key) for model in models} for key in ("widths", "macs"))
     densities = {model.name: model.densities for model in models if model.densities}
+    rows = matched([model.layer_kinds for model in models])
     drawn = [
-        plots.bars("width", "Channels that come out of each layer", widths, "{:,.0f}".format),
-        plots.bars("macs", "Multiply-accumulates (MACs) of each layer", macs, short),
+        _bars("width", "Channels that come out of each layer", rows, widths, "{:,.0f}".format),
+        _bars("macs", "Multiply-accumulates (MACs) of each layer", rows, macs, short),
     ]
-    sentence = "Every layer that multiplies, matched by name; a layer without a bar is not in that model."
+    sentence = "Every layer that multiplies; a layer without a bar is not in that model."
+    if len(models) > 1:
+        sentence += " Layers of the same kind at the same place share a row, which has the name in the first model."
     if any(density < _DENSE for each in densities.values() for density in each.values()):
-        drawn.append(plots.bars("density", "Density of each trainable kernel", densities, "{:.1%}".format))
+        kernels = matched([model.kernel_kinds for model in models if model.densities])
+        drawn.append(_bars("density", "Density of each trainable kernel", kernels, densities, "{:.1%}".format))
         sentence += " Density is the share of weights that are alive."
     elif densities:
         sentence += " All trainable kernels are dense."
     if len(models) < len(facts.models):
         sentence += " Files do not keep their layers."
-    names = dict.fromkeys(name for model in models for name in model.macs)
     headers = ("layer", *(f"{model.name}: {what}" for model in models for what in ("channels", "MACs")))
-    rows = tuple(
-        (name, *(_count(values.get(name)) for model in models for values in (model.widths, model.macs)))
-        for name in names
-    )
-    table = Table("All layers as numbers", headers, rows, folded=True)
+    cells = tuple((_names(row), *_cells(row, models)) for row in rows)
+    table = Table("All layers as numbers", headers, cells, folded=True)
     return Section("layers", "Layer by layer", sentence, plots=tuple(drawn), tables=(table,))
+
+
+def _bars(
+    key: str, title: str, rows: list[Row], models: Mapping[str, Mapping[str, float]], label: Callable[[float], str]
+) -> Plot:
+    columns = zip(*(row.names for row in rows), strict=True)
+    values = {
+        model: [known.get(name or "") for name in column]
+        for (model, known), column in zip(models.items(), columns, strict=True)
+    }
+    return plots.bars(key, title, [row.name for row in rows], values, label)
+
+
+def _names(row: Row) -> str:
+    """Return the name of a row, and below it those that the layer has in other models."""
+    others = dict.fromkeys(name for name in row.names if name not in (None, row.name))
+    return "\n".join([row.name, *(f"({name})" for name in others)])
+
+
+def _cells(row: Row, models: list[ModelFacts]) -> list[str]:
+    return [
+        _count(values.get(name or ""))
+        for model, name in zip(models, row.names, strict=True)
+        for values in (model.widths, model.macs)
+    ]
 
 
 def _training(facts: Facts) -> Section | None:

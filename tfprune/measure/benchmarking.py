@@ -14,6 +14,9 @@ from tfprune.common.tables import Report, new_table
 from tfprune.tflite.model import TensorDetails, TFLiteModel
 from tfprune.tflite.unpacking import TFLiteFile
 
+STARTS = 5
+"""How often files are loaded anew where the place of threads on the cores matters."""
+
 
 @dataclass(frozen=True)
 class FileTiming:
@@ -79,8 +82,9 @@ def benchmark(
 
     The files take turns (A, B, A, B, ...) in one process, so that whatever else the machine does hits all of
     them: their *ratio* is steady where the latencies are not. Before each timed run a file runs once untimed,
-    as the others have pushed its weights out of the cache. A desktop's latencies are not a phone's; measure
-    there before you promise anything.
+    as the others have pushed its weights out of the cache. With several threads the files are loaded five times over,
+    as a place on the cores that the threads once found, good or bad, lasts as long as they do. A desktop's latencies
+    are not a phone's; measure there before you promise anything.
 
     Args:
         paths: The files; the first is what the others are compared with.
@@ -93,6 +97,7 @@ def benchmark(
 
     Raises:
         FileNotFoundError: If there is no file at a path.
+        TypeError: If something else than a path is given.
         ValueError: If no path is given, a file is not a `.tflite` file, or a number is too small.
         RuntimeError: If this machine's runtime cannot run a file.
 
@@ -107,12 +112,19 @@ def benchmark(
         raise ValueError("benchmark() needs at least one path of a .tflite file.")
     if runs < 1 or warmup < 0:
         raise ValueError(f"Expected runs of 1 or more and warmup of 0 or more. Received: runs={runs}, warmup={warmup}.")
-    timings = time_in_turns([str(path) for path in paths], runs, warmup, num_threads)
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(
+                f"benchmark() times .tflite files, by their paths. Received: {type(path).__name__}. Export a model "
+                "first: tfprune.export(model, 'model.tflite')."
+            )
+    files, starts = [TFLiteFile.read(path) for path in paths], 1 if num_threads == 1 else STARTS
+    timings = time_in_turns(files, runs, warmup, num_threads, starts)
     return BenchmarkReport(timings, runs, num_threads)
 
 
 def time_in_turns(
-    paths: Sequence[str], runs: int, warmup: int, num_threads: int, starts: int = 1
+    files: Sequence[TFLiteFile], runs: int, warmup: int, num_threads: int, starts: int
 ) -> tuple[FileTiming, ...]:
     """Time files in turns, as `benchmark` does, with fresh interpreters at each of several starts.
 
@@ -120,7 +132,7 @@ def time_in_turns(
     loaded twice, was seen to differ by 0.6 with two threads, run after run. Several starts draw several places.
 
     Args:
-        paths: The files; the first is what the others are compared with.
+        files: The files; the first is what the others are compared with.
         runs: Timed runs of each file, over all starts.
         warmup: Rounds of runs after each start, before the first timed one.
         num_threads: Threads the interpreter may use.
@@ -130,7 +142,7 @@ def time_in_turns(
         One entry per file.
     """
     parts = np.array_split(np.arange(runs), min(runs, starts))
-    files, seconds = [TFLiteFile.read(path) for path in paths], []
+    seconds = []
     for part in parts:
         models = [TFLiteModel(file, num_threads) for file in files]
         for model in models:
@@ -139,7 +151,7 @@ def time_in_turns(
             for model in models:
                 model.invoke()
         seconds += [[_time_once(model) for model in models] for _ in part]
-    return _summarize(list(paths), models, np.array(seconds))
+    return _summarize([str(file.path) for file in files], models, np.array(seconds))
 
 
 def _time_once(model: TFLiteModel) -> float:

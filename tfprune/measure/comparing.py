@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tfprune.data import Batch, Inputs, Reader
-from tfprune.measure.benchmarking import FileTiming, time_in_turns
-from tfprune.measure.comparison import ComparedModel, Comparison, Latency
+from tfprune.measure.benchmarking import STARTS, FileTiming, time_in_turns
+from tfprune.measure.comparison import ComparedModel, Comparison, Latency, slower_in_integers
 from tfprune.measure.entries import Entry
+from tfprune.measure.input_ranges import misses
 from tfprune.measure.memory import peak_memory
 from tfprune.measure.opening import open_entries
 from tfprune.measure.scores import Metric, Score, make_score
 
-_WARMUP, _STARTS = 5, 5
+_WARMUP = 5
 
 
 def compare(
@@ -84,6 +85,11 @@ def compare(
     named = reader.inputs.samples(first.x)
     samples = [entry.samples(named) for entry in entries]
     costs = [entry.costs() for entry in entries]
+    notes = [
+        note
+        for entry, given in zip(entries, samples, strict=True)
+        for note in misses(entry.ranges(), given, entry.name)
+    ]
     with _display(progress) as display, tempfile.TemporaryDirectory() as folder:
         files = [
             entry.file(Path(folder) / f"{index}.tflite", samples[index])
@@ -93,10 +99,10 @@ def compare(
         results = [score.result() for score in scores]
         counts = sorted({1, _num_cores()})
         timings = {
-            count: time_in_turns([str(path) for path in files], runs, _WARMUP, count, _STARTS)
+            count: time_in_turns(files, runs, _WARMUP, count, STARTS)
             for count in display.track(counts, description="latency")
         }
-        memory = [peak_memory(path) for path in display.track(files, description="memory")]
+        memory = [peak_memory(str(file.path)) for file in display.track(files, description="memory")]
     rows = zip(entries, results, costs, timings[counts[0]], timings[counts[-1]], memory, strict=True)
     compared = tuple(
         ComparedModel(
@@ -108,10 +114,12 @@ def compare(
             latency=_latency(one, counts[0]),
             latency_all_cores=_latency(every, counts[-1]),
             memory_bytes=peak,
+            integers=entry.integers,
         )
         for entry, result, cost, one, every, peak in rows
     )
-    return Comparison(compared, scores[0].name, num_samples, runs)
+    notes += slower_in_integers(compared)
+    return Comparison(compared, scores[0].name, num_samples, runs, tuple(notes))
 
 
 def _evaluate(

@@ -1,12 +1,14 @@
 """What `compare` found, as a table, as JSON and as a picture."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tfprune.common.tables import Report, new_table
 from tfprune.measure.picture import Panel, Point, draw
@@ -49,6 +51,7 @@ class ComparedModel:
         latency_all_cores: With a thread for each core that this process may use.
         memory_bytes: By how much the peak memory of a fresh process grows by loading and running the file with one
             thread, some 3 MB of the runtime's code included; None where a process cannot measure it.
+        integers: `"int8"` or `"int16x8"` where the file computes in integers; None where it computes in float.
     """
 
     name: str
@@ -61,6 +64,7 @@ class ComparedModel:
     latency: Latency
     latency_all_cores: Latency
     memory_bytes: int | None
+    integers: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,15 @@ class Comparison(Report):
         metric: What `score` is: `"accuracy"`, or the metric's name.
         num_samples: Samples that it was measured on.
         runs: Timed runs of each file.
+        notes: What else one should know: inputs that are scaled otherwise than in training, and files that are slower
+            in integers than in float.
     """
 
     models: tuple[ComparedModel, ...]
     metric: str
     num_samples: int
     runs: int
-
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the comparison as JSON to `path`, and return the path: `save` by another name."""
-        return self.save(path)
+    notes: tuple[str, ...] = ()
 
     def to_table(self) -> Table:
         """Return one row per entry, with what differs from the first below each number."""
@@ -91,7 +94,8 @@ class Comparison(Report):
         table = new_table(title, ["model"], [*numbers, f"{cores} threads ms", "mem. MB"])
         table.show_lines = True
         table.caption_justify = "left"
-        table.caption = f"x: times the first row; for latency, the quartiles over {self.runs} pairs of runs."
+        legend = f"x: times the first row; for latency, the quartiles over {self.runs} pairs of runs."
+        table.caption = Text("\n".join([legend, *self.notes]))
         for model in self.models:
             table.add_row(escape(model.name), *self._cells(model))
         return table
@@ -152,6 +156,31 @@ class Comparison(Report):
         else:
             text, change = f"{model.score:.4g}", f"{model.score - first.score:+.3g}"
         return text if model is first else f"{text}\n{change}"
+
+
+def slower_in_integers(models: Sequence[ComparedModel]) -> list[str]:
+    """Say which files in integers take longer than the same network in float, more clearly than the quartiles vary.
+
+    Args:
+        models: The rows of a comparison. The same network has as many MACs; without one, the first row stands for it.
+
+    Returns:
+        A sentence for each.
+    """
+    found = []
+    for model in models:
+        others = [other for other in models if other.integers is None]
+        same = next((other for other in others if other.macs == model.macs), others[0] if others else None)
+        if model.integers is None or same is None or (same.macs != model.macs and same is not models[0]):
+            continue
+        ours, theirs = model.latency, same.latency
+        if ours.ratio_low > theirs.ratio_high:
+            found.append(
+                f"{model.name!r} computes in {model.integers} and is slower than {same.name!r} in float: with one "
+                f"thread on this machine it takes {ours.ratio / theirs.ratio:.2f} times as long. Measure on the device "
+                "that it is for; networks as small as that, or with operators left in float, may gain nothing."
+            )
+    return found
 
 
 def _count(value: int | None, base: int | None, alone: bool) -> str:

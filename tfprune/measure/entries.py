@@ -13,10 +13,13 @@ import tensorflow as tf
 from tfprune.data.inputs import Inputs, Samples, file_inputs, inputs_of
 from tfprune.exporting import export
 from tfprune.exporting.inputs import call, check_model, input_specs
+from tfprune.exporting.operators import count_operators, integer_mode
 from tfprune.graph.profiling import profile
 from tfprune.measure.file_costs import Costs, file_costs
+from tfprune.measure.input_ranges import Range, file_ranges, keras_ranges
 from tfprune.quantization import is_quantize_aware
 from tfprune.tflite.model import TFLiteModel
+from tfprune.tflite.unpacking import TFLiteFile
 
 
 class Entry(ABC):
@@ -27,24 +30,30 @@ class Entry(ABC):
         source: The Keras model, or the path of the `.tflite` file.
         inputs: What it takes.
         outputs: Shapes of its outputs for one sample.
+        integers: `"int8"` or `"int16x8"` where its file computes in integers, else None.
     """
 
     name: str
     source: Any
     inputs: Inputs
     outputs: list[tuple[int | None, ...]]
+    integers: str | None
 
     @abstractmethod
     def predict(self, samples: Samples) -> np.ndarray:
         """Return the one output, in real numbers, for samples by input name."""
 
     @abstractmethod
-    def file(self, target: Path, samples: Samples) -> Path:
+    def file(self, target: Path, samples: Samples) -> TFLiteFile:
         """Return the `.tflite` file to time, which a Keras model writes to `target` and checks on `samples`."""
 
     @abstractmethod
     def costs(self) -> Costs:
         """Return weights, nonzeros and MACs."""
+
+    @abstractmethod
+    def ranges(self) -> dict[str, Range]:
+        """Return what is known of the values that the inputs expect, by name."""
 
     def samples(self, x: Any) -> Samples:
         """Return a batch of data by input name, checked against the inputs; names of one array do not matter."""
@@ -60,6 +69,7 @@ class KerasEntry(Entry):
         self.name, self.source, self._model = name, model, check_model(model)
         self.inputs = dataclasses.replace(inputs_of(self._model), owner=name)
         self.outputs = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(self._model.outputs)]
+        self.integers = "int8" if is_quantize_aware(self._model) else None
         signature = [tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for spec in input_specs(self._model).values()]
         # Not `predict`, which would compile a function into the user's model.
         self._forward = tf.function(self._call, input_signature=signature, autograph=False)
@@ -69,15 +79,19 @@ class KerasEntry(Entry):
         (output,) = keras.tree.flatten(self._forward(*(tf.constant(array) for array in samples.values())))
         return keras.ops.convert_to_numpy(output).astype(np.float32)
 
-    def file(self, target: Path, samples: Samples) -> Path:
+    def file(self, target: Path, samples: Samples) -> TFLiteFile:
         """Export the model to `target`."""
-        export(self.source, target, quantize="int8" if is_quantize_aware(self._model) else None, calibration=samples)
-        return target
+        export(self.source, target, quantize=self.integers, calibration=samples)
+        return TFLiteFile.read(target)
 
     def costs(self) -> Costs:
         """Return the sums of `profile`."""
         sums = profile(self.source)
         return Costs(sums.parameters, sums.nonzeros, sums.macs)
+
+    def ranges(self) -> dict[str, Range]:
+        """Look at the first layers."""
+        return keras_ranges(self._model, list(input_specs(self._model)))
 
     def _call(self, *tensors: Any) -> Any:
         return call(self._model, list(tensors))
@@ -93,6 +107,7 @@ class FileEntry(Entry):
                 raise ValueError(f"{name!r} takes inputs of shape {details.shape}. Export it with a batch of 1.")
         self.inputs = file_inputs(name, self._loaded.inputs)
         self.outputs = [details.shape[1:] for details in self._loaded.outputs]
+        self.integers = integer_mode(count_operators(self._loaded.file))
 
     def predict(self, samples: Samples) -> np.ndarray:
         """Return the output for a batch, run one by one."""
@@ -100,10 +115,14 @@ class FileEntry(Entry):
         assert isinstance(output, np.ndarray)
         return output
 
-    def file(self, target: Path, samples: Samples) -> Path:
+    def file(self, target: Path, samples: Samples) -> TFLiteFile:
         """Return the file itself."""
-        return Path(self.source)
+        return self._loaded.file
 
     def costs(self) -> Costs:
         """Count by the file's schema."""
         return file_costs(self._loaded.file)
+
+    def ranges(self) -> dict[str, Range]:
+        """Look at how the inputs are stored."""
+        return file_ranges(self._loaded)

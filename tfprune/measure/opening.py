@@ -1,11 +1,11 @@
 """From what the user gives `compare` to entries that are loaded, named and fit each other."""
 
-import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tfprune.common.names import told_apart
 from tfprune.data.models import SUFFIXES, check_model_path, load_model
 from tfprune.measure.entries import Entry, FileEntry, KerasEntry
 
@@ -26,10 +26,10 @@ def open_entries(models: Any) -> list[Entry]:
         IsADirectoryError: If a path is a folder.
     """
     if isinstance(models, Mapping):
-        named = {str(name): model for name, model in models.items()}
+        named = dict(zip(told_apart(str(name) for name in models), models.values(), strict=True))
     elif isinstance(models, Iterable) and not isinstance(models, str | bytes):
         given = list(models)
-        named = dict(zip(_names(given), given, strict=True))
+        named = dict(zip(told_apart(map(_name, given)), given, strict=True))
     else:
         raise TypeError(
             "compare() takes a list or a dict of Keras models and paths, such as compare([model, 'small.tflite'], "
@@ -60,14 +60,9 @@ def _checked_path(given: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _names(models: list[Any]) -> list[str]:
-    """Return a name for each: a model's own or its file's, with a number where others have the same."""
-    names: list[str] = []
-    for model in models:
-        own = Path(model).name if isinstance(model, str | os.PathLike) else str(getattr(model, "name", "model"))
-        numbered = (f"{own} ({number})" for number in itertools.count(2))
-        names.append(own if own not in names else next(name for name in numbered if name not in names))
-    return names
+def _name(model: Any) -> str:
+    """Return a model's own name, or its file's."""
+    return Path(model).name if isinstance(model, str | os.PathLike) else str(getattr(model, "name", "model"))
 
 
 def _check_outputs(entries: list[Entry]) -> None:

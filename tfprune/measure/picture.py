@@ -23,6 +23,7 @@ _STYLE: dict[Any, Any] = {
 }
 _COLOR, _RING = "#0072b2", "#333333"
 _TOUCHING = 1e6  # one touched square pixel is worse than any distance
+_MOST_TICKS = 6  # so that their numbers keep apart
 _WIDE_RANGE = 30  # from this ratio on, a linear axis would press the small ones together
 _GAP, _REACH = 4.0, 15.0  # pixels that stay free around a name, and around the middle of a point
 
@@ -164,6 +165,7 @@ def _scatter(axes: "Axes", panel: Panel, score: str) -> None:
         axes.set_xscale("log")
     else:
         axes.set_xlim(0, max(x) * 1.25 or 1)
+        axes.locator_params(axis="x", nbins=_MOST_TICKS)
     axes.xaxis.set_major_formatter(EngFormatter(panel.unit))
     axes.set_xlabel(panel.what + (" (log)" if wide else ""), parse_math=False)
     axes.set_ylabel(score, parse_math=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.graph.profiling import profile
 
-COUNTED = ("parameters", "macs", "file_bytes")
+COUNTED = ("parameters", "macs", "weight_bytes")
 """What of a budget can be counted from the widths of a float model."""
 
 
@@ -19,21 +19,22 @@ class Budget:
     Attributes:
         parameters: Number of weights.
         macs: Multiply-accumulate operations for one sample.
-        file_bytes: Size of the float32 weights in bytes, which a float `.tflite` is hardly larger than; an int8 file
-            is about a quarter of it. To `tfprune.compress`: the size of the int8 file that it writes.
+        file_bytes: Size of the int8 file. Only `tfprune.compress`, which writes one, can measure it.
         latency: Median latency of the int8 file on this machine, always as a fraction of that of the dense model's
             int8 file. Only `tfprune.compress` can measure it.
+        weight_bytes: Size of the float32 weights in bytes, four for each; a float `.tflite` is hardly larger.
 
     Example:
 
     >>> Budget(macs=0.5)
-    Budget(parameters=None, macs=0.5, file_bytes=None, latency=None)
+    Budget(parameters=None, macs=0.5, file_bytes=None, latency=None, weight_bytes=None)
     """
 
     parameters: float | None = None
     macs: float | None = None
     file_bytes: float | None = None
     latency: float | None = None
+    weight_bytes: float | None = None
 
     def __post_init__(self) -> None:
         limits = self.limits()
@@ -54,11 +55,15 @@ class Budget:
 
     def check_counted(self) -> None:
         """Raise if a limit cannot be counted without an int8 file."""
-        if self.latency is not None:
-            raise ValueError(
-                "Only tfprune.compress measures latency. Give a limit on macs, which it follows from: "
-                f"Budget(macs=...). Received: {self}."
-            )
+        instead = {
+            "latency": "Give a limit on macs, which it follows from: Budget(macs=...)",
+            "file_bytes": "Give a limit on the float32 weights, four bytes each: Budget(weight_bytes=...)",
+        }
+        for name, advice in instead.items():
+            if name in self.limits():
+                raise ValueError(
+                    f"Only tfprune.compress measures {name}, as it writes the int8 file. {advice}. Received: {self}."
+                )
 
     def absolute(self, dense: Mapping[str, float]) -> dict[str, float]:
         """Return the limits as numbers, given the sizes of the model of which those below 1 are fractions.
@@ -96,10 +101,10 @@ def measure(model: keras.Model) -> dict[str, int]:
     Example:
 
     >>> measure(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
-    {'parameters': 15, 'macs': 12, 'file_bytes': 60}
+    {'parameters': 15, 'macs': 12, 'weight_bytes': 60}
     """
     found = profile(model)
-    return {"parameters": found.parameters, "macs": found.macs, "file_bytes": 4 * found.parameters}
+    return {"parameters": found.parameters, "macs": found.macs, "weight_bytes": 4 * found.parameters}
 
 
 def load(sizes: Mapping[str, float], limits: Mapping[str, float]) -> float:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.common.checks import check_fraction
+from tfprune.common.renamed import renamed
 from tfprune.criteria import AnyChannelCriterion, l2_norm
 from tfprune.granularity import Channel, check_granularity
 from tfprune.graph import Analysis, ChannelGroup, analyse
@@ -22,11 +23,12 @@ from tfprune.shrinking.removal import shrink
 from tfprune.shrinking.widths import Widths, named
 
 
+@renamed("target", "budget")
 def prune_channels(
     model: keras.Model,
     ratio: float | Ratios | Widths | None = None,
     *,
-    target: Budget | None = None,
+    budget: Budget | None = None,
     criterion: AnyChannelCriterion = l2_norm,
     ranking: AnyRanking = "local",
     granularity: Channel | None = None,
@@ -43,8 +45,8 @@ def prune_channels(
         model: A built Keras model that `tfprune.channel_groups` can read.
         ratio: The fraction of channels to remove, in [0, 1). For different ones, a dict by group of
             `tfprune.channel_groups(model)` or by layer, where those not named keep all channels, or a function from a
-            group to its ratio; or `tfprune.Widths`, which say how many stay. Give either this or `target`.
-        target: The budget to fill: channels go in the order in which they would at a rising ratio, no more of them
+            group to its ratio; or `tfprune.Widths`, which say how many stay. Give either this or `budget`.
+        budget: The budget to fill: channels go in the order in which they would at a rising ratio, no more of them
             than must, and then those that still fit come back.
         criterion: What makes a channel important; see `tfprune.criteria`.
         ranking: `"local"` removes the ratio from every group; `"global"` ranks the channels of all groups together,
@@ -59,7 +61,7 @@ def prune_channels(
     Raises:
         TypeError: If `model` is not a Keras 3 model, or an argument has another type.
         ValueError: If an argument is out of range, nothing can be pruned, `ratio` names what is frozen or foreign or
-            says two things about one group, or the target is out of reach; the message then says how far it can go.
+            says two things about one group, or the budget is out of reach; the message then says how far it can go.
 
     Example:
 
@@ -70,10 +72,10 @@ def prune_channels(
     12
     >>> prune_channels(model, {model.get_layer("conv"): 0.5}).get_layer("conv").filters
     8
-    >>> prune_channels(model, target=Budget(macs=0.7)).get_layer("conv").filters
+    >>> prune_channels(model, budget=Budget(macs=0.7)).get_layer("conv").filters
     11
     """
-    choice = _choose(model, ratio, target, criterion, ranking, granularity, exclude)
+    choice = _choose(model, ratio, budget, criterion, ranking, granularity, exclude)
     small = shrink(model, choice.keep())
     is_number = isinstance(ratio, numbers.Real)
     if is_number and ratio and granularity is None and small.count_params() == model.count_params():
@@ -81,16 +83,17 @@ def prune_channels(
         warnings.warn(
             f"At a ratio of {ratio:g} no channel goes: the widest group has {widest} channels, and counts are "
             f"rounded down. Use a ratio of at least {1 / widest:.3g}.",
-            stacklevel=2,
+            stacklevel=3,  # behind the decorator
         )
     return small
 
 
+@renamed("target", "budget")
 def choose_widths(
     model: keras.Model,
     ratio: float | Ratios | Widths | None = None,
     *,
-    target: Budget | None = None,
+    budget: Budget | None = None,
     criterion: AnyChannelCriterion = l2_norm,
     ranking: AnyRanking = "local",
     granularity: Channel | None = None,
@@ -104,7 +107,7 @@ def choose_widths(
     Args:
         model: A built Keras model that `tfprune.channel_groups` can read.
         ratio: See `prune_channels`, as all that follows.
-        target: The budget to fill.
+        budget: The budget to fill.
         criterion: What makes a channel important.
         ranking: What channels are compared with.
         granularity: How many channels may stay.
@@ -120,10 +123,10 @@ def choose_widths(
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(3)])
-    >>> choose_widths(model, target=Budget(parameters=0.6))
+    >>> choose_widths(model, budget=Budget(parameters=0.6))
     Widths({'hidden': 4})
     """
-    choice = _choose(model, ratio, target, criterion, ranking, granularity, exclude)
+    choice = _choose(model, ratio, budget, criterion, ranking, granularity, exclude)
     free = [name for name, group in named(choice.analysis.groups).items() if not group.frozen]
     return Widths(dict(zip(free, choice.widths.tolist(), strict=True)))
 
@@ -156,7 +159,7 @@ class _Choice:
 def _choose(
     model: keras.Model,
     ratio: float | Ratios | Widths | None,
-    target: Budget | None,
+    budget: Budget | None,
     criterion: AnyChannelCriterion,
     ranking: AnyRanking,
     granularity: Channel | None,
@@ -164,14 +167,14 @@ def _choose(
 ) -> _Choice:
     ranked = as_ranking(ranking)
     counts = check_granularity(granularity or Channel(), Channel, "prune_channels")
-    _check(ratio, target, ranked, granularity)
+    _check(ratio, budget, ranked, granularity)
     analysis = analyse(model, exclude)
     free = analysis.groups.free
     if not free:
         raise ValueError(f"No channel of {model.name!r} can be removed.\n{analysis.groups}")
     order = ChannelOrder([ranked.scores(group, criterion) for group in free], ranked.pools(free), ranked, counts)
-    if target is not None:
-        return _Choice(analysis, order, _within(model, analysis, order, target))
+    if budget is not None:
+        return _Choice(analysis, order, _within(model, analysis, order, budget))
     if isinstance(ratio, Widths):
         return _Choice(analysis, order, _no_wider(analysis, ratio))
     if isinstance(ratio, Mapping) or callable(ratio):
@@ -181,14 +184,14 @@ def _choose(
 
 
 def _check(
-    ratio: float | Ratios | Widths | None, target: Budget | None, ranking: Ranking, granularity: Channel | None
+    ratio: float | Ratios | Widths | None, budget: Budget | None, ranking: Ranking, granularity: Channel | None
 ) -> None:
-    if (ratio is None) == (target is None):
-        raise ValueError(f"Give either ratio or target. Received: ratio={ratio!r}, target={target!r}.")
-    if target is not None and not isinstance(target, Budget):
-        raise TypeError(f"target must be a Budget, such as tfprune.Budget(macs=0.5). Received: {target!r}.")
-    if target is not None:
-        target.check_counted()
+    if (ratio is None) == (budget is None):
+        raise ValueError(f"Give either ratio or budget. Received: ratio={ratio!r}, budget={budget!r}.")
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"budget must be a Budget, such as tfprune.Budget(macs=0.5). Received: {budget!r}.")
+    if budget is not None:
+        budget.check_counted()
     elif isinstance(ratio, Mapping) or callable(ratio):
         if ranking.scope != "local":
             raise ValueError(
@@ -213,21 +216,21 @@ def _no_wider(analysis: Analysis, widths: Widths) -> np.ndarray:
     return wanted
 
 
-def _within(model: keras.Model, analysis: Analysis, order: ChannelOrder, target: Budget) -> np.ndarray:
+def _within(model: keras.Model, analysis: Analysis, order: ChannelOrder, budget: Budget) -> np.ndarray:
     """The widths that fill a budget."""
     count, steps = SizeCounter(model, analysis, folds=True), order.steps()
 
     def sizes(widths: np.ndarray) -> dict[str, int]:
-        return count(_Choice(analysis, order, widths).counts(), target.limits())
+        return count(_Choice(analysis, order, widths).counts(), budget.limits())
 
     dense = sizes(order.sizes)
-    limits = target.absolute(dense)
+    limits = budget.absolute(dense)
     widths = fill(steps, lambda widths: load(sizes(widths), limits))
     if widths is None:
         least = sizes(steps.narrowest)
         smallest = {name: f"{least[name]:,} of {dense[name]:,}" for name in limits}
         raise ValueError(
-            f"{target} cannot be met. The smallest that pruning can reach is {smallest}. Raise the budget, "
+            f"{budget} cannot be met. The smallest that pruning can reach is {smallest}. Raise the budget, "
             "exclude fewer layers, or lower min_channels; print(tfprune.channel_groups(model)) shows what is frozen."
         )
     return widths

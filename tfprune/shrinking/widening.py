@@ -1,6 +1,7 @@
 """The same architecture with other widths: a width multiplier for any model."""
 
 import numbers
+import warnings
 
 import keras
 import numpy as np
@@ -15,7 +16,9 @@ LARGEST = 2.0**10
 """No budget is searched for beyond this multiplier."""
 
 
-def widen(model: keras.Model, multiplier: float | Budget | Widths) -> keras.Model:
+def widen(
+    model: keras.Model, multiplier: float | Widths | Budget | None = None, *, budget: Budget | None = None
+) -> keras.Model:
     """Make a model of the same architecture in which every free channel group is so many times as wide.
 
     The second half of MorphNet: train with `tfprune.callbacks.MorphNet`, `shrink`, then widen what is left to the
@@ -31,17 +34,18 @@ def widen(model: keras.Model, multiplier: float | Budget | Widths) -> keras.Mode
 
     Args:
         model: A built Keras model that `tfprune.channel_groups` can read.
-        multiplier: By how much to multiply every width, above 0; widths are rounded up. Or a `tfprune.Budget`: the
-            largest multiplier that stays within it is searched for, and groups to which one channel more can be given
-            are one wider; a fraction below 1 is relative to this model. Or `tfprune.Widths`: those of each group.
+        multiplier: By how much to multiply every width, above 0; widths are rounded up. Or `tfprune.Widths`: those of
+            each group. Give either this or `budget`.
+        budget: The budget to fill: the largest multiplier that stays within it is searched for, and groups to which
+            one channel more can be given are one wider; a fraction below 1 is relative to this model.
 
     Returns:
         A new, plain Keras model, compiled like the model. A subclassed model comes back as a functional one.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model, or `multiplier` is neither a number nor a budget nor widths.
-        ValueError: If the multiplier is not above 0, no group is free, the budget is out of reach, or the widths name a
-            group that is not free.
+        TypeError: If `model` is not a Keras 3 model, or another argument has another type.
+        ValueError: If both or neither of them are given, the multiplier is not above 0, no group is free, the budget is
+            out of reach, or the widths name a group that is not free.
 
     Example:
 
@@ -51,32 +55,44 @@ def widen(model: keras.Model, multiplier: float | Budget | Widths) -> keras.Mode
     ...     keras.layers.Dense(10)])
     >>> widen(model, 1.5).get_layer("conv").filters
     8
-    >>> widen(model, tfprune.Budget(parameters=1000)).get_layer("conv").filters
+    >>> widen(model, budget=tfprune.Budget(parameters=1000)).get_layer("conv").filters
     26
     >>> widen(model, tfprune.Widths({"conv": 7})).get_layer("conv").filters
     7
     """
-    _check(multiplier)
+    if isinstance(multiplier, Budget) and budget is None:
+        warnings.warn(
+            "widen(model, Budget(...)) is deprecated. The budget has a name: widen(model, budget=Budget(...)).",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        multiplier, budget = None, multiplier
+    _check(multiplier, budget)
     analysis = analyse(model)
     if not analysis.groups.free:
         raise ValueError(f"No channel of {model.name!r} is free, so no width can change.\n{analysis.groups}")
-    if isinstance(multiplier, Widths):
+    if budget is not None:
+        widths = _largest_within(model, analysis, budget)
+    elif isinstance(multiplier, Widths):
         widths = multiplier.resolve(analysis.groups)
-    elif isinstance(multiplier, Budget):
-        widths = _largest_within(model, analysis, multiplier)
     else:
-        widths = multiplied(analysis.groups, multiplier)
+        assert isinstance(multiplier, numbers.Real)
+        widths = multiplied(analysis.groups, float(multiplier))
     return rebuild_anew(model, analysis, spread(analysis, widths)[analysis.labels])
 
 
-def _check(multiplier: float | Budget | Widths) -> None:
+def _check(multiplier: float | Widths | Budget | None, budget: Budget | None) -> None:
+    if (multiplier is None) == (budget is None):
+        raise ValueError(f"Give either multiplier or budget. Received: multiplier={multiplier!r}, budget={budget!r}.")
+    if budget is not None:
+        if not isinstance(budget, Budget):
+            raise TypeError(f"budget must be a Budget, such as tfprune.Budget(macs=0.5). Received: {budget!r}.")
+        budget.check_counted()
+        return
     if isinstance(multiplier, Widths):
         return
-    if isinstance(multiplier, Budget):
-        multiplier.check_counted()
-        return
     if isinstance(multiplier, bool) or not isinstance(multiplier, numbers.Real):
-        raise TypeError(f"multiplier must be a number or a tfprune.Budget or Widths. Received: {multiplier!r}.")
+        raise TypeError(f"multiplier must be a number or tfprune.Widths. Received: {multiplier!r}.")
     if not 0 < multiplier < float("inf"):
         raise ValueError(f"multiplier must be a number above 0, such as 1.5. Received: {multiplier!r}.")
 

@@ -129,7 +129,7 @@ def test_costly_layers_lose_more():
     small = tfprune.shrink(model)
     widths = [small.get_layer(name).filters for name in ("first", "second")]
     assert widths[0] < widths[1]
-    wide = widen(small, Budget(macs=float(profile(model).macs)))
+    wide = widen(small, budget=Budget(macs=float(profile(model).macs)))
     assert wide.get_layer("second").filters > 8
 
 

@@ -18,6 +18,7 @@ import tfprune
 from tfprune import Budget, CompressOptions
 from tfprune.drivers import epochs, training
 from tfprune.drivers.compression import compressor, planning, result, steps
+from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import unpack
@@ -169,7 +170,7 @@ def test_report_prints_and_saves(whole, tmp_path):
     assert "Budget met: macs" in text
     assert "max_drop=0.2" in text
     assert "Comparison on 30 samples" in text
-    saved = json.loads(report.to_json(tmp_path / "report.json").read_text())
+    saved = json.loads(report.save(tmp_path / "report.json").read_text())
     assert [phase["macs"] for phase in saved["phases"]] == [phase.macs for phase in report.phases]
     assert saved == json.loads((Path(report.folder) / "report.json").read_text())
 
@@ -323,10 +324,34 @@ class TestSize:
         small = planning.narrow(trained, dense, {"file_bytes": 5 * dense}, Files())
         assert tfprune.profile(small).macs <= dense / 2
 
+    def test_files_are_searched_among_the_widths_that_may_be(self, trained):
+        asked = []
+
+        def measure(model):
+            asked.append([model.get_layer(name).filters for name in ("first", "second")])
+            return float(tfprune.profile(model).macs)
+
+        options = CompressOptions(min_channels=2, round_to=2)
+        dense = tfprune.profile(trained).macs
+        planning._search(trained, dense, "file_bytes", 0.6 * dense, measure, options.granularity())
+        assert len(asked) > 2
+        assert all(width % 2 == 0 for widths in asked for width in widths)
+
     def test_a_network_within_the_budget_is_not_pruned(self, trained, quick, tmp_path):
         report = again(trained, tmp_path / "model.tflite", budget=Budget(file_bytes=10**6))
         assert [phase.name for phase in report.phases] == ["dense", "quantize"]
         assert report.phases[1].macs == report.phases[0].macs
+
+
+def test_groups_keep_the_numbers_of_channels_that_are_asked_for(trained):
+    granularity = CompressOptions(round_to=4).granularity()
+    macs, limits = planning.find_macs(trained, Budget(macs=0.7), None, granularity)
+    small = planning.narrow(trained, macs, limits, None, granularity)
+    widths = [small.get_layer(name).filters for name in ("first", "second")]
+    assert sorted(widths) == [4, 8]
+    assert tfprune.profile(small).macs <= 0.7 * tfprune.profile(trained).macs
+    with pytest.raises(ValueError, match="cannot be met"):
+        planning.find_macs(trained, Budget(macs=0.1), None, CompressOptions(min_channels=4).granularity())
 
 
 class TestLatency:
@@ -339,7 +364,7 @@ class TestLatency:
         monkeypatch.setattr(result, "latency_ratio", ratio)
 
     def test_becomes_a_number_of_operations(self, trained, clock):
-        files = planning.Int8Files(None, None, "int8", None)
+        files = planning.Int8Files(None, None, "int8", Display(False))
         macs, limits = planning.find_macs(trained, Budget(latency=0.5), files)
         assert limits == {"latency": 0.5}
         assert 0.3 < macs / tfprune.profile(trained).macs <= 0.4 / 0.9
@@ -355,14 +380,15 @@ class TestLatency:
         assert "Budget NOT MET: latency x 0.45 of 0.44 times" in str(report)
 
     def test_out_of_reach(self, trained, clock):
-        files = planning.Int8Files(None, None, "int8", None)
+        files = planning.Int8Files(None, None, "int8", Display(False))
         with pytest.raises(ValueError, match=r"latency=0.05 cannot be met"):
             planning.find_macs(trained, Budget(latency=0.05), files)
 
-    @pytest.mark.parametrize("use", [lambda m, b: tfprune.prune_channels(m, target=b), tfprune.widen])
-    def test_others_refuse_it(self, trained, use):
-        with pytest.raises(ValueError, match=r"Only tfprune\.compress measures latency"):
-            use(trained, Budget(latency=0.5))
+    @pytest.mark.parametrize("use", [tfprune.prune_channels, tfprune.widen])
+    @pytest.mark.parametrize("limit", ["latency", "file_bytes"])
+    def test_others_refuse_what_only_a_file_has(self, trained, use, limit):
+        with pytest.raises(ValueError, match=rf"Only tfprune\.compress measures {limit}"):
+            use(trained, budget=Budget(**{limit: 0.5}))
 
     def test_is_a_fraction(self):
         with pytest.raises(ValueError, match="latency is a fraction"):
@@ -505,7 +531,16 @@ def test_errors_come_before_the_training(make, changes, error, message, no_work,
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"learning_rate": 0.0}, {"batch_size": True}, {"max_drop": -1}, {"seed": -1}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"min_channels": 0},
+        {"round_to": 1.5},
+        {"learning_rate": 0.0},
+        {"batch_size": True},
+        {"max_drop": -1},
+        {"seed": -1},
+    ],
 )
 def test_options_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

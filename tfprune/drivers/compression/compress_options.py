@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from tfprune.common.checks import check_count
+from tfprune.granularity import Channel
 from tfprune.measure.scores import Metric
 
 _IGNORED = ("metric", "max_drop", "overwrite", "restart", "progress")  # by the files of a training that goes on
@@ -14,6 +15,9 @@ class CompressOptions:
 
     Attributes:
         steps: In how many steps channels are removed, each followed by fine-tuning.
+        min_channels: Every channel group keeps at least so many channels.
+        round_to: Every group keeps a multiple of so many channels, such as 8, which phones compute at a time; a group
+            that would have to grow for that stays whole.
         learning_rate: The rate at which each fine-tuning starts; it falls to zero along a cosine. None for half of
             the one that the model is compiled with (of a schedule: of its highest rate).
         quantize_learning_rate: The same for quantization-aware training. None for a tenth of `learning_rate`.
@@ -34,6 +38,8 @@ class CompressOptions:
     """
 
     steps: int = 3
+    min_channels: int = 1
+    round_to: int = 1
     learning_rate: float | None = None
     quantize_learning_rate: float | None = None
     batch_size: int = 32
@@ -46,7 +52,7 @@ class CompressOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "min_channels", "round_to", "batch_size"):
             check_count(name, getattr(self, name))
         for name in ("learning_rate", "quantize_learning_rate"):
             rate = getattr(self, name)
@@ -59,6 +65,10 @@ class CompressOptions:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be a whole number from 0 to 2**31 - 1. Received: {self.seed!r}.")
+
+    def granularity(self) -> Channel:
+        """Return which numbers of channels may stay in a group."""
+        return Channel(min_channels=self.min_channels, round_to=self.round_to)
 
     def settings(self) -> dict[str, object]:
         """Return what the files depend on, as plain values."""

@@ -1,8 +1,6 @@
 """What `compress` did, and what came out."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 
@@ -37,7 +35,7 @@ class BudgetLine:
     """One limit of the budget, and what was reached.
 
     Attributes:
-        name: `"parameters"`, `"macs"`, `"file_bytes"` or `"latency"`.
+        name: `"parameters"`, `"macs"`, `"weight_bytes"`, `"file_bytes"` or `"latency"`.
         limit: The limit as an absolute number; of latency, as a fraction of the dense int8 file's.
         reached: The same of the result. A latency is measured anew, and differs from run to run.
         met: Whether it is within the limit.
@@ -84,10 +82,6 @@ class CompressionReport(Report):
     def drop_allowed(self) -> bool:
         """Whether the score fell by no more than `max_drop`."""
         return self.max_drop is None or self.drop <= self.max_drop
-
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the report as JSON to `path`, and return the path: `save` by another name."""
-        return self.save(path)
 
     def to_table(self) -> Table:
         """Return one row per phase; below it, whether the budget is met and how far the score fell."""

@@ -17,7 +17,7 @@ from tfprune.drivers.compression.data import Data, prepare
 from tfprune.drivers.compression.planning import Int8Files, find_macs
 from tfprune.drivers.compression.result import budget_lines, sha256, write_file
 from tfprune.drivers.compression.steps import QUANTIZE, Steps, first_rate
-from tfprune.drivers.compression.validation import Validation, check_fit, check_model
+from tfprune.drivers.compression.validation import Validation, check_fit, check_model, warn_of_ranges
 from tfprune.drivers.display import Display
 from tfprune.drivers.fingerprints import model_fingerprint
 from tfprune.drivers.folder import Folder
@@ -56,8 +56,8 @@ def compress(
         data: What it was trained on: arrays `(x, y)` or `(x, y, sample_weight)` as for `fit`, `x` scaled as in
             training, or a `tf.data.Dataset` or `keras.utils.PyDataset` of batches of these with a known length. Int8
             is calibrated on it too.
-        budget: Limits on `parameters`, `macs`, `file_bytes` (here of the int8 file) or `latency`. A limit below 1 is a
-            fraction of the dense model's, or of its int8 file's.
+        budget: Limits on `parameters`, `macs`, `weight_bytes`, `file_bytes` or `latency`. A limit below 1 is a fraction
+            of the dense model's, or of its int8 file's.
         path: Where the file goes; ends in `.tflite`.
         validation: What is measured on, never trained: like `data`. None to set aside a tenth of arrays.
         epochs: Epochs in all: about a sixth for int8, half after the last pruning, the rest after those before.
@@ -102,6 +102,7 @@ def compress(
     check_writable(target, overwrite=options.overwrite or ours)
     prepared = prepare(model, data, validation, options.seed)
     check_fit(model, prepared)
+    warn_of_ranges(model, prepared)
     return _Pass(model, prepared, budget, epochs, options).run(target, folder.path)
 
 
@@ -161,7 +162,8 @@ class _Pass:
         """Find how far to prune, and what the dense model is worth, or take it from an earlier call."""
         if "macs" not in run.notes:
             run.display.say(f"Looking for a network within {self._budget.limits()}")
-            macs, limits = find_macs(self._dense, self._budget, files)
+            macs, limits = find_macs(self._dense, self._budget, files, self._options.granularity())
+            run.display.say("Measuring the dense model on the validation data")
             score = self._validation.score(self._dense)
             if not np.isfinite(score):
                 raise ValueError(f"The dense model's score on the validation data is {score}. Train it first.")

@@ -10,15 +10,13 @@ from tfprune.drivers.compression.data import Data
 from tfprune.drivers.display import Display
 from tfprune.exporting import ExportOptions, export
 from tfprune.exporting.inputs import Samples, input_specs
+from tfprune.granularity import Channel
 from tfprune.graph.profiling import profile
 from tfprune.measure import benchmark
 from tfprune.measure.entries import KerasEntry
 from tfprune.quantization import quantize_aware
-from tfprune.shrinking.budget import Budget, search
+from tfprune.shrinking.budget import COUNTED, Budget, measure, search
 from tfprune.shrinking.one_shot import prune_channels
-
-COUNTED = ("parameters", "macs")
-"""What of a budget can be counted without a file."""
 
 _RUNS = 100
 _MEASUREMENTS = 6
@@ -48,8 +46,10 @@ class Int8Files:
         path = self._folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
+            macs = profile(model).macs
+            self._display.say(f"    {macs:,} MACs: exporting an int8 file to measure")
             write_int8(model, path, KerasEntry("model", model).samples(self._data.first(model).x), self._io_dtype)
-            self._display.say(f"    {profile(model).macs:,} MACs make an int8 file of {path.stat().st_size:,} B")
+            self._display.say(f"    {macs:,} MACs make an int8 file of {path.stat().st_size:,} B")
         return path
 
     def size(self, model: keras.Model) -> float:
@@ -58,7 +58,11 @@ class Int8Files:
 
     def latency(self, model: keras.Model, dense: keras.Model) -> float:
         """Return the median latency of its file, as a fraction of that of another model's, measured in turns."""
-        return latency_ratio(self.path(dense), self.path(model))
+        paths = self.path(dense), self.path(model)
+        self._display.say(f"    {profile(model).macs:,} MACs: timing the file in turns with the dense one")
+        ratio = latency_ratio(*paths)
+        self._display.say(f"    {profile(model).macs:,} MACs take {ratio:.2f} times as long")
+        return ratio
 
 
 def write_int8(model: keras.Model, path: Path, samples: Samples, io_dtype: str) -> None:
@@ -76,13 +80,16 @@ def latency_ratio(dense: Path, path: Path) -> float:
     return benchmark(dense, path, runs=_RUNS).files[1].ratio
 
 
-def find_macs(model: keras.Model, budget: Budget, files: Int8Files) -> tuple[int, dict[str, float]]:
+def find_macs(
+    model: keras.Model, budget: Budget, files: Int8Files, granularity: Channel | None = None
+) -> tuple[int, dict[str, float]]:
     """Return how many operations a network may have to meet a budget, and the budget in absolute numbers.
 
     Args:
         model: The dense model.
         budget: The budget.
         files: To measure what cannot be counted.
+        granularity: Which numbers of channels may stay.
 
     Returns:
         Multiply-accumulates, those of the dense model if it meets the budget; and the limits, that on latency as a
@@ -91,23 +98,27 @@ def find_macs(model: keras.Model, budget: Budget, files: Int8Files) -> tuple[int
     Raises:
         ValueError: If the budget cannot be met.
     """
-    dense = profile(model)
-    found: dict[str, float] = {"parameters": dense.parameters, "macs": dense.macs}
+    found: dict[str, float] = {**measure(model)}
+    dense_macs = int(found["macs"])
     if (budget.file_bytes or 1) < 1:
         found["file_bytes"] = int(files.size(model))
     limits = budget.absolute(found)
     counted = {name: max(1, limit) for name, limit in limits.items() if name in COUNTED}
-    macs = dense.macs
+    macs = dense_macs
     if counted:
-        macs = profile(prune_channels(model, target=Budget(**counted))).macs
+        macs = profile(prune_channels(model, budget=Budget(**counted), granularity=granularity)).macs
     if "file_bytes" in limits:
-        macs = _search(model, macs, "file_bytes", limits["file_bytes"], lambda small: _at_most(files.size(small)))
+        limit = limits["file_bytes"]
+        macs = _search(model, macs, "file_bytes", limit, lambda small: _at_most(files.size(small)), granularity)
     if "latency" in limits:
-        macs = _search(model, macs, "latency", limits["latency"], lambda small: files.latency(small, model))
+        limit = limits["latency"]
+        macs = _search(model, macs, "latency", limit, lambda small: files.latency(small, model), granularity)
     return macs, limits
 
 
-def narrow(model: keras.Model, macs: int, limits: dict[str, float], files: Int8Files) -> keras.Model:
+def narrow(
+    model: keras.Model, macs: int, limits: dict[str, float], files: Int8Files, granularity: Channel | None = None
+) -> keras.Model:
     """Prune a model to a number of operations, and further until its file is small enough.
 
     Which channels go depends on the weights, and how many of each layer a little too.
@@ -115,8 +126,9 @@ def narrow(model: keras.Model, macs: int, limits: dict[str, float], files: Int8F
     Args:
         model: The model.
         macs: Multiply-accumulates.
-        limits: The budget; of it the number of weights and the size of the file are looked at.
+        limits: The budget; of it the weights and the size of the file are looked at.
         files: To weigh the file.
+        granularity: Which numbers of channels may stay.
 
     Returns:
         The pruned model.
@@ -124,9 +136,9 @@ def narrow(model: keras.Model, macs: int, limits: dict[str, float], files: Int8F
     Raises:
         ValueError: If that cannot be reached.
     """
-    weights = {"parameters": limits["parameters"]} if "parameters" in limits else {}
+    weights = {name: limit for name, limit in limits.items() if name in COUNTED and name != "macs"}
     while True:
-        small = prune_channels(model, target=Budget(macs=macs, **weights))
+        small = prune_channels(model, budget=Budget(macs=macs, **weights), granularity=granularity)
         if "file_bytes" not in limits or _at_most(files.size(small)) <= limits["file_bytes"]:
             return small
         macs = int(0.99 * profile(small).macs)
@@ -137,24 +149,36 @@ def _at_most(num_bytes: float) -> int:
     return int(1.005 * num_bytes) + 64
 
 
-def _search(model: keras.Model, macs: int, name: str, limit: float, measure: Callable[[keras.Model], float]) -> int:
+def _search(
+    model: keras.Model,
+    macs: int,
+    name: str,
+    limit: float,
+    measured: Callable[[keras.Model], float],
+    granularity: Channel | None = None,
+) -> int:
     """The most operations, up to `macs`, with which a measurement is within its limit: few of them, as each is slow."""
-    dense, narrowest = profile(model).macs, profile(prune_channels(model, _NARROWEST)).macs
+    dense = profile(model).macs
+    narrowest = profile(prune_channels(model, _NARROWEST, granularity=granularity)).macs
     reached: dict[int, int] = {}
     values: dict[int, float] = {}
 
     def load_of(more: int) -> float:
         count = narrowest + more
-        small = model if count == dense else prune_channels(model, target=Budget(macs=max(1.0, count)))
+        small = (
+            model
+            if count == dense
+            else prune_channels(model, budget=Budget(macs=max(1.0, count)), granularity=granularity)
+        )
         reached[more] = count = profile(small).macs
         if count not in values:  # widths are whole numbers: near numbers of operations may be the same network
-            values[count] = measure(small)
+            values[count] = measured(small)
         return values[count] / limit
 
     found = search(load_of, macs - narrowest, close=_CLOSE, tries=_MEASUREMENTS)
     if found is None:
         raise ValueError(
-            f"A budget of {name}={limit:.6g} cannot be met: with one channel left in every group it is "
+            f"A budget of {name}={limit:.6g} cannot be met: with as few channels left as may be it is "
             f"{values[reached[0]]:.6g}. Raise the budget; print(tfprune.channel_groups(model)) shows what is frozen."
         )
     return reached[found]

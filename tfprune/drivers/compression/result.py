@@ -12,7 +12,7 @@ from tfprune.drivers.compression.planning import Int8Files, latency_ratio
 from tfprune.drivers.runs import Run
 from tfprune.exporting import ExportReport, export
 from tfprune.exporting.inputs import Samples, input_specs
-from tfprune.graph.profiling import profile
+from tfprune.shrinking.budget import measure
 
 
 def write_file(aware: keras.Model, target: Path, samples: Samples, io_dtype: str, run: Run) -> ExportReport:
@@ -52,12 +52,7 @@ def budget_lines(
     Returns:
         One line for each limit.
     """
-    found = profile(pruned)
-    reached: dict[str, float] = {
-        "parameters": found.parameters,
-        "macs": found.macs,
-        "file_bytes": written.file_bytes,
-    }
+    reached: dict[str, float] = {**measure(pruned), "file_bytes": written.file_bytes}
     if "latency" in limits:
         reached["latency"] = latency_ratio(files.path(dense), Path(written.path))
     return tuple(BudgetLine(name, limit, reached[name], reached[name] <= limit) for name, limit in limits.items())

@@ -63,7 +63,7 @@ class Steps:
     def _prune(self, step: int, macs: int, epochs: int, limits: dict[str, float]) -> Phase:
         return Phase(
             f"prune-{step}",
-            lambda model: narrow(model, macs, limits, self.files),
+            lambda model: narrow(model, macs, limits, self.files, self.options.granularity()),
             self._fit(epochs, self.learning_rate),
             self._facts,
             self.options.seed + step,

@@ -1,6 +1,7 @@
 """What a model is worth on the validation data, and whether model and data fit each other at all."""
 
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 from tfprune.drivers.compression.data import Data, read
 from tfprune.graph import check_traceable, functional
 from tfprune.measure.entries import KerasEntry
+from tfprune.measure.input_ranges import Range, misses
 from tfprune.measure.scores import Metric, labels_of, make_score
 from tfprune.shrinking.one_shot import prune_channels
 
@@ -80,6 +82,26 @@ def check_fit(model: keras.Model, data: Data) -> None:
             ) from error
         if not math.isfinite(loss):
             raise ValueError(f"The loss on the first samples is {loss}. Are the labels {y[:5].tolist()} right?")
+
+
+def warn_of_ranges(model: keras.Model, data: Data) -> None:
+    """Warn of inputs that are scaled otherwise than the model's first layers expect, or than in training.
+
+    Args:
+        model: The model.
+        data: The data.
+    """
+    entry = KerasEntry(model.name, model)
+    training = data.samples(model)
+    measured = entry.samples(next(iter(read(data.validation, model, "validation"))).x)
+    seen = {
+        name: Range(float(values.min()), float(values.max()), "has training data within")
+        for name, values in training.items()
+        if values.dtype.kind in "fiu" and values.min() < values.max()
+    }
+    notes = misses(entry.ranges(), training, model.name) or misses(seen, measured, "validation")
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
 
 
 def _is_finite(weight: keras.Variable) -> bool:
