@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.tflite.scales import KERNELS, RATIO_LIMIT, kernel_scales
-from tfprune.tflite.unpacking import TFLiteFile, operator_name, pack, type_name, unpack
+from tfprune.tflite.unpacking import TFLiteFile, operator_name, pack, type_name
 
 _SHARING = {
     *("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "PACK", "UNPACK"),
@@ -42,7 +42,7 @@ def widen_ranges(calibrated: bytes, num_levels: int) -> bytes:
     Returns:
         The same model, or one with wider ranges.
     """
-    model = unpack(calibrated)
+    model = TFLiteFile(calibrated).model
     widths = [_Widths(model, graph, num_levels - 1) for graph in model.subgraphs]
     changed = [each.widen() for each in widths]
     return pack(model) if any(changed) else calibrated
