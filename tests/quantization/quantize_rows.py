@@ -293,11 +293,6 @@ ROWS: dict[str, Row] = {
     "transposed-relu": Row(
         lambda: chain(L.Conv2DTranspose(6, 3, strides=2, use_bias=False), L.ReLU(6.0), L.Conv2D(3, 3, use_bias=False))
     ),
-    "argmax": Row(
-        lambda: chain(conv(4), lambda x: ops.argmax(x, axis=-1, keepdims=True), lambda x: ops.cast(x, "float32")),
-        frozenset({"CAST"}),
-        {"Cast": "no integer form"},
-    ),
     "augmentation": Row(
         lambda: chain(
             L.RandomFlip(),
