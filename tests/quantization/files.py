@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfprune.exporting.convert import float32_twin
 from tfprune.exporting.operators import count_operators
-from tfprune.quantization import lowered
+from tfprune.quantization import lowered, without_barriers
 from tfprune.tflite.unpacking import TFLiteFile, operator_name, unpack
 
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
@@ -39,7 +39,7 @@ def to_file(model):
 
 def aware_file(model):
     """The `.tflite` file of a quantize-aware model."""
-    return to_file(float32_twin(lowered(model)))
+    return without_barriers(TFLiteFile(to_file(float32_twin(lowered(model))))).content
 
 
 def run(content, inputs, reference=False):

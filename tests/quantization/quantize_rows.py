@@ -219,7 +219,7 @@ ACTIVATIONS = (
     "linear",
 )
 CUSTOM = {"Doubled": "a class of its own"}
-ATTENTION = frozenset({"RESHAPE", "SOFTMAX", "FULLY_CONNECTED", "REVERSE_V2", "BATCH_MATMUL", "TRANSPOSE", "MUL"})
+ATTENTION = frozenset({"RESHAPE", "SOFTMAX", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE", "MUL"})
 REQUEST = {"KeepFloat": "on request"}
 
 ROWS: dict[str, Row] = {
@@ -268,6 +268,41 @@ ROWS: dict[str, Row] = {
     "conv1d-separable": Row(lambda: chain(L.SeparableConv1D(6, 3, activation="relu"), L.Conv1D(4, 1), shape=(20, 4))),
     "conv1d-transposed": Row(
         lambda: chain(L.Conv1DTranspose(6, 3, strides=2, activation="relu"), L.Conv1D(4, 1), shape=(10, 4))
+    ),
+    "conv1d-one-channel": Row(
+        lambda: chain(
+            L.Conv1D(1, 3, padding="causal", bias_initializer="normal", activation="relu"),
+            L.Conv1DTranspose(3, 3, strides=2, use_bias=False, activation="relu"),
+            L.SeparableConv1D(1, 3, use_bias=False),
+            L.BatchNormalization(momentum=0.8),
+            L.DepthwiseConv1D(3, strides=2, bias_initializer="normal"),
+            L.Conv1DTranspose(1, 3, output_padding=1, strides=2, bias_initializer="normal"),
+            shape=(20, 4),
+        )
+    ),
+    "one-channel": Row(
+        lambda: chain(
+            L.SeparableConv2D(1, 3, bias_initializer="normal", activation="relu"),
+            L.Conv2DTranspose(1, 3, use_bias=False, activation="relu6"),
+            L.DepthwiseConv2D(3, bias_initializer="normal"),
+            L.Conv2DTranspose(1, 3, strides=2, use_bias=False),
+            L.BatchNormalization(momentum=0.8),
+            L.ReLU(),
+        )
+    ),
+    "transposed-relu": Row(
+        lambda: chain(L.Conv2DTranspose(6, 3, strides=2, use_bias=False), L.ReLU(6.0), L.Conv2D(3, 3, use_bias=False))
+    ),
+    "augmentation": Row(
+        lambda: chain(
+            L.RandomFlip(),
+            L.Pipeline([L.RandomRotation(0.1), L.RandomContrast(0.1)]),
+            conv(4, activation="relu"),
+            keras.Sequential([L.RandomZoom(0.1), L.GaussianNoise(0.1)]),
+            L.CenterCrop(4, 4),
+            L.RandomErasing(),
+            conv(3),
+        )
     ),
     "conv1d-moves": Row(
         lambda: chain(
@@ -346,7 +381,7 @@ ROWS: dict[str, Row] = {
     "dropout": Row(lambda: chain(normalized, L.Dropout(0.3), conv(3), L.SpatialDropout2D(0.2), L.ReLU())),
     "layer-normalization": Row(
         lambda: chain(conv(6), L.LayerNormalization(), conv(3)),
-        frozenset({"RSQRT", "ADD", "SQUARED_DIFFERENCE", "MEAN", "REVERSE_V2", "MUL", "NEG"}),
+        frozenset({"RSQRT", "ADD", "SQUARED_DIFFERENCE", "MEAN", "MUL", "NEG"}),
         {"LayerNormalization": "no integer form"},
     ),
     "attention": Row(
@@ -362,29 +397,29 @@ ROWS: dict[str, Row] = {
     ),
     "bilinear-3": Row(
         lambda: chain(conv(4), L.UpSampling2D(3, interpolation="bilinear"), conv(3)),
-        frozenset({"RESIZE_BILINEAR", "REVERSE_V2"}),
+        frozenset({"RESIZE_BILINEAR"}),
         {"UpSampling2D": "powers of two"},
     ),
     "constants": Row(
         lambda: chain(conv(4), lambda x: ops.maximum(x, 0.123), lambda x: x * np.arange(4.0, dtype="float32"), conv(3)),
-        frozenset({"MAXIMUM", "MUL", "REVERSE_V2"}),
+        frozenset({"MAXIMUM", "MUL"}),
         {"Maximum": "a constant", "Multiply": "an array of constants"},
     ),
     "softmax-inside": Row(lambda: chain(conv(6), L.Softmax(), conv(3))),
     "softmax-axis": Row(
         lambda: chain(conv(6), L.Softmax(axis=1), conv(3)),
-        frozenset({"SOFTMAX", "TRANSPOSE", "REVERSE_V2"}),
+        frozenset({"SOFTMAX", "TRANSPOSE"}),
         {"Softmax": "last axis"},
     ),
-    "custom": Row(lambda: chain(conv(6), Doubled(), conv(3)), frozenset({"ADD", "REVERSE_V2"}), CUSTOM),
-    "custom-first": Row(lambda: chain(Doubled(), conv(3)), frozenset({"ADD", "REVERSE_V2"}), CUSTOM),
-    "custom-last": Row(lambda: chain(conv(3), Doubled()), frozenset({"ADD", "REVERSE_V2"}), CUSTOM),
-    "exclude-first": Row(three, frozenset({"CONV_2D", "REVERSE_V2"}), REQUEST, options=excluded_where("first")),
-    "exclude-middle": Row(three, frozenset({"CONV_2D", "REVERSE_V2"}), REQUEST, options=excluded_where("middle")),
-    "exclude-last": Row(three, frozenset({"CONV_2D", "REVERSE_V2"}), REQUEST, options=excluded_where("last")),
+    "custom": Row(lambda: chain(conv(6), Doubled(), conv(3)), frozenset({"ADD"}), CUSTOM),
+    "custom-first": Row(lambda: chain(Doubled(), conv(3)), frozenset({"ADD"}), CUSTOM),
+    "custom-last": Row(lambda: chain(conv(3), Doubled()), frozenset({"ADD"}), CUSTOM),
+    "exclude-first": Row(three, frozenset({"CONV_2D"}), REQUEST, options=excluded_where("first")),
+    "exclude-middle": Row(three, frozenset({"CONV_2D"}), REQUEST, options=excluded_where("middle")),
+    "exclude-last": Row(three, frozenset({"CONV_2D"}), REQUEST, options=excluded_where("last")),
     "exclude-large": Row(  # the converter stores large kernels as int8 even where it computes in float
         lambda: chain(conv(16), L.ReLU(), conv(32, name="large"), L.ReLU(), conv(3)),
-        frozenset({"CONV_2D", "REVERSE_V2"}),
+        frozenset({"CONV_2D"}),
         REQUEST,
         options=excluded_where("large"),
     ),
@@ -394,13 +429,13 @@ ROWS: dict[str, Row] = {
             keras.Sequential([keras.Input(IMAGE), conv(4), L.BatchNormalization(), L.ReLU()], name="inner"),
             conv(3),
         ),
-        frozenset({"CONV_2D", "REVERSE_V2"}),
+        frozenset({"CONV_2D"}),
         REQUEST,
         options=excluded_where("inner"),
     ),
     "exclude-function": Row(
         lambda: chain(conv(4), L.Flatten(), L.Dense(16), L.ReLU(), L.Dense(3)),
-        frozenset({"FULLY_CONNECTED", "REVERSE_V2"}),
+        frozenset({"FULLY_CONNECTED"}),
         REQUEST,
         options=lambda model: {"exclude": lambda layer: isinstance(layer, L.Dense) and layer.units == 16},
     ),

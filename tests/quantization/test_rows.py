@@ -18,7 +18,10 @@ from tfprune.exporting.convert import float32_twin
 from tfprune.quantization.int8_rules import Kind
 from tfprune.quantization.placement import Operators
 
-DEFAULT = ("conv-bn-relu", "separable", "dense-bn", "squeeze-hard", "scaled-sum", "several", "mixed", "dead-channels")
+DEFAULT = (
+    *("conv-bn-relu", "separable", "dense-bn", "squeeze-hard", "scaled-sum", "several", "mixed", "dead-channels"),
+    "conv1d-one-channel",
+)
 LOAD = """
 import json, os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -16,7 +16,8 @@ def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Sa
     """Return calibration data as one array per input, checked against the model.
 
     Args:
-        calibration: Any form that `tfprune.data.Reader` takes. Labels and sample weights are left out.
+        calibration: Any form that `tfprune.data.Reader` takes, or a function that returns one, as TensorFlow's
+            converter wants it. Labels and sample weights are left out.
         model: The model, with known inputs.
         max_samples: Take at most this many: evenly spread over arrays, which are often sorted by class; the
             first ones of anything else.
@@ -28,7 +29,10 @@ def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Sa
         ValueError: If there are no samples, or their names, shapes, dtypes or values do not fit.
         TypeError: If `calibration` is none of the forms.
     """
-    reader = Reader(calibration, inputs_of(model), argument="calibration", max_samples=max_samples)
+    data = (
+        calibration() if callable(calibration) and not isinstance(calibration, keras.utils.PyDataset) else calibration
+    )
+    reader = Reader(data, inputs_of(model), argument="calibration", max_samples=max_samples)
     batches = [reader.inputs.samples(batch.x) for batch in reader]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 

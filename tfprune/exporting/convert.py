@@ -20,8 +20,8 @@ from tfprune.exporting.ranges import widen_ranges
 from tfprune.exporting.signature import name_outputs
 from tfprune.exporting.sparsity import finish_sparse
 from tfprune.exporting.weight_only import quantize_weights
-from tfprune.graph import Node, functional, is_graph
-from tfprune.quantization import is_quantize_aware, lowered
+from tfprune.graph import Node, functional, is_graph, walk
+from tfprune.quantization import is_quantize_aware, lowered, operator_form, without_barriers
 from tfprune.rewriting.engine import Rewriter
 from tfprune.tflite.unpacking import TFLiteFile
 
@@ -30,7 +30,12 @@ _CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
 
 
 def to_tflite(
-    model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool = False
+    model: keras.Model,
+    quantize: str | None,
+    samples: Samples | None,
+    io_dtype: str,
+    sparse: bool = False,
+    integer_doors: bool = False,
 ) -> TFLiteFile:
     """Return `model` as a `.tflite` file with a static batch of 1. The model itself stays as it is.
 
@@ -40,6 +45,7 @@ def to_tflite(
         samples: Calibration samples; needed for modes that are calibrated, but for a quantize-aware model.
         io_dtype: dtype of the file's float inputs and outputs: one of the mode's `io_dtypes`.
         sparse: Whether to store kernels sparse where that makes them smaller.
+        integer_doors: Whether layers in float, too, read integers from outside, in the file of a quantize-aware model.
 
     Returns:
         The file.
@@ -48,17 +54,26 @@ def to_tflite(
         ValueError: If a model with loops or branches is to be calibrated, or `sparse` makes nothing smaller.
         RuntimeError: If the converter refuses the model.
     """
-    file = name_outputs(TFLiteFile(_convert(model, quantize, samples, io_dtype, sparse)), model)
+    aware = is_quantize_aware(model)
+    source = lowered(model, integer_doors) if aware else model
+    file = TFLiteFile(_convert(source, input_specs(model), quantize, samples, io_dtype, sparse))
+    file = name_outputs(without_barriers(file) if aware else file, model)
     if MODES[quantize].weight_bits:
         file = TFLiteFile(quantize_weights(file.content, MODES[quantize].weight_bits))
     return finish_sparse(file) if sparse else file
 
 
-def _convert(model: keras.Model, quantize: str | None, samples: Samples | None, io_dtype: str, sparse: bool) -> bytes:
+def _convert(
+    model: keras.Model,
+    specs: dict[str, tf.TensorSpec],
+    quantize: str | None,
+    samples: Samples | None,
+    io_dtype: str,
+    sparse: bool,
+) -> bytes:
     mode = MODES[quantize]
-    source = lowered(model) if is_quantize_aware(model) else model
     with tempfile.TemporaryDirectory() as folder:
-        forward = _save(float32_twin(source), list(input_specs(model).values()), folder)
+        forward = _save(_with_operator_forms(float32_twin(model)), list(specs.values()), folder)
         if samples is not None and mode.is_calibrated:
             _refuse_control_flow(model, forward, quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
@@ -73,9 +88,9 @@ def _convert(model: keras.Model, quantize: str | None, samples: Samples | None, 
 
 
 def float32_twin(model: keras.Model) -> keras.Model:
-    """Return `model`, or if it computes in half precision a float32 copy with the same weights.
+    """Return `model`, or if it computes in another precision a float32 copy with the same weights.
 
-    The runtime has no half-precision kernels, so the converter refuses such a model as it is.
+    The runtime has no kernels of half or double precision.
 
     Args:
         model: A built model, functional or sequential.
@@ -83,7 +98,7 @@ def float32_twin(model: keras.Model) -> keras.Model:
     Returns:
         The model itself if all of its layers compute in float32.
     """
-    return _Float32().rewrite(model, trains=False) if uses_half_precision(model) else model
+    return _Float32().rewrite(model, trains=False) if _as_float32(model.get_config())[1] else model
 
 
 class _Float32(Rewriter):
@@ -95,9 +110,27 @@ class _Float32(Rewriter):
         return self.copies.of(layer, **changes)
 
 
+def _with_operator_forms(model: keras.Model) -> keras.Model:
+    """The model, or a copy in which some layers have the form that every runtime has an operator for."""
+    return _Formed().rewrite(model, trains=False) if any(map(operator_form, _operations(model))) else model
+
+
+class _Formed(_Float32):
+    def copy(self, layer: Any) -> Any:
+        return self.copies.once(("form", id(layer)), lambda: operator_form(layer)) or super().copy(layer)
+
+
+def _operations(model: keras.Model) -> Iterator[Any]:
+    for node in walk(functional(model)):
+        if is_graph(node.operation):
+            yield from _operations(node.operation)
+        else:
+            yield node.operation
+
+
 def uses_half_precision(model: keras.Model) -> bool:
     """Return whether any layer of `model` computes in float16 or bfloat16."""
-    return _as_float32(model.get_config())[1]
+    return _as_float32(model.get_config(), ("float16",))[1]
 
 
 def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
@@ -172,15 +205,15 @@ def _explain(model: keras.Model, quantize: str | None, error: Exception) -> str:
     )
 
 
-def _as_float32(config: Any) -> tuple[Any, bool]:
-    """Return a config with float32 in place of every half-precision policy, and whether there was one."""
+def _as_float32(config: Any, policies: tuple[str, ...] = ("float16", "float64")) -> tuple[Any, bool]:
+    """Return a config with float32 in place of every policy with such an end, and whether there was one."""
     if isinstance(config, list | tuple):
-        parts = [_as_float32(part) for part in config]
+        parts = [_as_float32(part, policies) for part in config]
         return type(config)([part for part, _ in parts]), any(changed for _, changed in parts)
     if not isinstance(config, dict):
         return config, False
     name = config.get("config", {}).get("name", "") if config.get("class_name") == "DTypePolicy" else ""
-    if name.endswith("float16"):  # float16, bfloat16, mixed_float16, mixed_bfloat16
+    if name.endswith(policies):  # float16, bfloat16, mixed_float16, mixed_bfloat16, float64
         return {**config, "config": {**config["config"], "name": "float32"}}, True
-    items = {key: _as_float32(value) for key, value in config.items()}
+    items = {key: _as_float32(value, policies) for key, value in config.items()}
     return {key: value for key, (value, _) in items.items()}, any(changed for _, changed in items.values())

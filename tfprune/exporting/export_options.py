@@ -8,6 +8,8 @@ import keras
 from tfprune.exporting.metadata import ImageMetadata
 from tfprune.exporting.modes import MODES, Mode
 from tfprune.exporting.weight_only import check_installed
+from tfprune.graph.chains import chains
+from tfprune.quantization import check_finite_weights
 
 _MAX_FILE_BYTES = 2**31 - 1  # offsets in a flatbuffer are signed 32-bit numbers
 
@@ -85,6 +87,20 @@ def check_size(model: keras.Model, quantize: str | None) -> None:
             f"least {num_bytes / 1e9:.1f} GB with quantize={quantize!r}. A .tflite file can hold 2.1 GB. Shrink the "
             'model, use quantize="dynamic" (1 byte per weight), or export it in parts.'
         )
+
+
+def check_exportable(model: keras.Model, quantize: str | None) -> None:
+    """Raise if a file of this mode cannot compute what the model does, or not in this form."""
+    check_size(model, quantize)
+    if MODES[quantize].quantizes:
+        check_finite_weights(model)
+    for layer in (each[-1] for each in chains(model)):
+        if getattr(layer, "stateful", False):
+            raise ValueError(
+                f"Layer {layer.name!r} is stateful: it goes on from the batch before, and a .tflite file keeps nothing "
+                "between two calls. Build it with stateful=False, and let the state be an input and an output: "
+                "initial_state=, return_state=True."
+            )
 
 
 def _check_io_dtype(quantize: str | None, mode: Mode, io_dtype: str | None) -> str:

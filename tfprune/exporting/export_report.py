@@ -18,7 +18,8 @@ class ExportReport(Report):
     Attributes:
         path: The file.
         quantize: The mode: None, `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"`, `"int8_weights"` or `"int4_weights"`.
-        io_dtype: dtype of the file's float inputs and outputs.
+        io_dtype: dtype of the file's inputs and outputs that are real numbers, as the file has it; if they differ, such
+            as `"float32 in, int8 out"`.
         file_bytes: Size of the file.
         gzip_bytes: Its size compressed.
         operators: The operators in the file, with the dtype that they compute in.

@@ -9,7 +9,8 @@ import keras
 from tfprune.common.files import check_writable, gzip_size, write_atomically
 from tfprune.exporting.calibration import check_ranges, gather_samples, spread
 from tfprune.exporting.convert import float32_twin, to_tflite, uses_half_precision
-from tfprune.exporting.export_options import ExportOptions, check_arguments, check_size
+from tfprune.exporting.doors import at_the_door, check_doors, door_dtypes
+from tfprune.exporting.export_options import ExportOptions, check_arguments, check_exportable
 from tfprune.exporting.export_report import ExportReport
 from tfprune.exporting.inputs import Samples, check_model, random_samples
 from tfprune.exporting.layerwise import worst_layer
@@ -69,7 +70,8 @@ def export(
             uses random inputs.
         io_dtype: dtype of the file's float inputs and outputs. int8: `"int8"` (the default), `"uint8"` (asked for by
             MediaPipe Tasks) or `"float32"` (asked for by LiteRT.js). int16x8: `"float32"` (the default) or `"int16"`.
-            Other modes: `"float32"` only.
+            Other modes: `"float32"` only. Where a layer left in float by `quantize_aware` reads an input or makes an
+            output, that is rounded only if integers are asked for, and is float32 by default.
         overwrite: Whether to replace a file at `path`.
         options: Sparse storage, metadata for task libraries, and how the check is done; None for the defaults.
 
@@ -81,8 +83,8 @@ def export(
         FileExistsError: If there is a file at `path`, and `overwrite` is False.
         TypeError: If `model` is not a Keras 3 model, or `calibration` has an unknown form.
         ValueError: If the model is not built or too large, an argument does not fit the others, the calibration data
-            does not fit the model, sparse storage would not make the file smaller, or numbers differ so much in size
-            that no runtime would take the file.
+            does not fit the model, the file cannot have `io_dtype`, sparse storage would not make the file smaller, or
+            numbers differ so much in size that no runtime would take the file.
         OSError: If `path` cannot be written.
         RuntimeError: If the converter refuses the model, or no kernel of this machine's runtime runs the file.
         ExportMismatchError: If the file's outputs differ from the model's by more than `tolerance`.
@@ -98,27 +100,32 @@ def export(
     """
     options = options or ExportOptions()
     aware = isinstance(model, keras.Model) and is_quantize_aware(model)
-    io_dtype = check_arguments(quantize, calibration, io_dtype, options, aware)
+    asked, io_dtype = io_dtype, check_arguments(quantize, calibration, io_dtype, options, aware)
     model = check_model(model)
     target = check_writable(path, ".tflite", overwrite)
-    check_size(model, quantize)
+    check_exportable(model, quantize)
     if options.sparse:
         check_zeros(model)
     samples = None if calibration is None else gather_samples(calibration, model, options.max_samples)
     measured = None if aware else samples  # a quantize-aware model has its ranges; samples are for the check alone
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
-    file = to_tflite(model, quantize, measured, io_dtype, options.sparse)
+    integer_doors = aware and asked not in (None, "float32")
+    file = to_tflite(model, quantize, measured, io_dtype, options.sparse, integer_doors)
+    if asked is not None:
+        check_doors(file, asked)
     if MODES[quantize].is_integer:
         check_scales(file)
     if options.metadata is not None:
         file = add_metadata(file, options.metadata)
-    verified = _verify(file, model, samples, quantize, options)
+    checked = random_samples(model) if samples is None else spread(samples, _NUM_VERIFIED)
+    verified = _verify(file, model, at_the_door(file, checked) if integer_doors else checked, quantize, options)
+    source = "random inputs" if samples is None else "calibration samples"
     write_atomically(target, file.content)
     return ExportReport(
         path=str(target),
         quantize=quantize,
-        io_dtype=io_dtype,
+        io_dtype=door_dtypes(file),
         file_bytes=len(file.content),
         gzip_bytes=gzip_size(file.content),
         operators=count_operators(file),
@@ -126,34 +133,32 @@ def export(
         zero_fraction=zero_fraction(file),
         zeros_kept=zeros_kept(model, file),
         sparse=options.sparse,
+        verified_on=f"{len(next(iter(checked.values())))} {source}",
         **verified,
     )
 
 
 def _verify(
-    file: TFLiteFile, model: keras.Model, samples: Samples | None, quantize: str | None, options: ExportOptions
+    file: TFLiteFile, model: keras.Model, samples: Samples, quantize: str | None, options: ExportOptions
 ) -> dict[str, Any]:
     """Return what the report says of the comparison with the model, or raise if the file computes something else."""
     mode = MODES[quantize]
     tolerance = options.tolerance
     if tolerance is None:
         tolerance = max(mode.tolerance, HALF_PRECISION_TOLERANCE if uses_half_precision(model) else 0.0)
-    checked = random_samples(model) if samples is None else spread(samples, _NUM_VERIFIED)
     aware = is_quantize_aware(model)
     computed = float32_twin(model) if aware else model  # which rounds to the last bit as the file does
     share_far = None
     if aware and options.tolerance is None:
         share_far = _MAX_FAR_COARSE if computes_coarsely(model) else _MAX_FAR
     try:
-        outputs = verify(file, computed, checked, tolerance, mode.step, share_far)
+        outputs = verify(file, computed, samples, tolerance, mode.step, share_far)
     except ExportMismatchError as error:
         if not mode.is_integer or aware:
             raise
         real = to_tflite(model, None, samples, "float32")
-        raise ExportMismatchError(f"{error} {worst_layer(file, real, checked)}") from error
+        raise ExportMismatchError(f"{error} {worst_layer(file, real, samples)}") from error
     for number, output in enumerate(outputs):
         if output.lost_channels:
             warnings.warn(lost_message(model, number, output), stacklevel=3)
-    num_checked = len(next(iter(checked.values())))
-    verified_on = f"{num_checked} {'random inputs' if samples is None else 'calibration samples'}"
-    return {"verified_on": verified_on, "tolerance": tolerance, "outputs": outputs}
+    return {"tolerance": tolerance, "outputs": outputs}

@@ -41,6 +41,11 @@ class Mode:
         """Whether ranges are measured on samples."""
         return self.num_levels > 0
 
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything is stored as whole numbers with a scale."""
+        return (self.optimizes and not self.types) or self.weight_bits > 0
+
 
 _FLOAT = ("float32",)
 _WEIGHTS_SPARSITY = "its weights are quantized in the finished file, and a quantizer cannot read sparse ones"

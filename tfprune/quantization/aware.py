@@ -11,7 +11,8 @@ import numpy as np
 from tfprune.common.checks import check_choice
 from tfprune.graph import Node, check_traceable, walk
 from tfprune.graph.exclude import Exclude
-from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights, Range
+from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights, Range
+from tfprune.quantization.finite import check_finite_weights
 from tfprune.quantization.flattening import flattened
 from tfprune.quantization.int8_rules import Kind, Rule
 from tfprune.quantization.normalization import folded_weights
@@ -61,8 +62,8 @@ def quantize_aware(
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `exclude` is neither a list of layers nor a function.
-        ValueError: If the model is not built or cannot be read layer by layer, is quantize-aware already, or an
-            argument is out of range.
+        ValueError: If the model is not built or cannot be read layer by layer, is quantize-aware already, has weights
+            that are not finite, or an argument is out of range.
 
     Example:
 
@@ -78,6 +79,7 @@ def quantize_aware(
     check_choice("batch_normalization", batch_normalization, get_args(Normalization))
     if is_quantize_aware(model):
         raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
+    check_finite_weights(model)
     flat = flattened(model, exclude)
     operators = Operators.of(flat)
     return _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).rewrite(flat)
@@ -101,7 +103,7 @@ def is_quantize_aware(model: keras.Model) -> bool:
 
 
 def input_ranges(model: keras.Model) -> list[Range | None]:
-    """Return the range that each input of a quantize-aware model has been seen to have, `None` where it is not rounded.
+    """Return the range that each input of a quantize-aware model has been seen to have, `None` where no data was seen.
 
     Args:
         model: A model from `quantize_aware`.
@@ -209,10 +211,13 @@ class _Quantizer(Rewriter):
         normalization = self.folded.get(node.key)
         return id(node.operation), 0 if normalization is None else normalization.key
 
-    def _copy(self, node: Node) -> keras.layers.Layer:
+    def _copy(self, node: Node) -> Any:
+        layer = node.operation
+        if isinstance(layer, KeepFloat):  # a config would ask for registered classes
+            options = {"name": layer.name, "dtype": layer.dtype_policy}
+            return self.copies.once(("float", id(layer)), lambda: KeepFloat(self.copies.of(layer.layer), **options))
         frozen = {"trainable": False} if node.key in self.frozen else {}
-        copy: keras.layers.Layer = self.copies.of(node.operation, **frozen)
-        return copy
+        return self.copies.of(layer, **frozen)
 
     def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
         if node.key in self.folded:
@@ -242,6 +247,7 @@ class _Quantizer(Rewriter):
                 self.sizes[site.group],
                 momentum=self.momentum,
                 fixed=site.range,
+                rounds=site.rounds,
                 name=self.copies.unused(f"{name}_range"),
                 dtype=tensor.dtype,
             ),
@@ -249,5 +255,6 @@ class _Quantizer(Rewriter):
         options = {**options, **({"site": site.number} if layer.sites > 1 else {})}
         options |= {"unit": self.units[id(tensor)]} if id(tensor) in self.units else {}
         rounded, step = layer(tensor, **options)
-        self.steps[id(rounded)] = step
+        if site.rounds:
+            self.steps[id(rounded)] = step
         return rounded

@@ -41,6 +41,7 @@ class QuantizeActivation(keras.layers.Layer):
         sites: How many tensors share the range.
         momentum: The weight of the past in the moving averages, from 0 to below 1.
         fixed: A range (smallest, largest) known beforehand, such as that of a sigmoid; `None` to learn it.
+        rounds: Whether it rounds; else it only learns the range, for a file whose inputs and outputs are integers.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -58,7 +59,12 @@ class QuantizeActivation(keras.layers.Layer):
     """
 
     def __init__(
-        self, sites: int = 1, momentum: float = 0.99, fixed: Sequence[float] | None = None, **kwargs: Any
+        self,
+        sites: int = 1,
+        momentum: float = 0.99,
+        fixed: Sequence[float] | None = None,
+        rounds: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if sites < 1:
@@ -67,7 +73,7 @@ class QuantizeActivation(keras.layers.Layer):
             raise ValueError(f"momentum must be at least 0 and below 1. Received: {momentum}.")
         if fixed is not None and not (len(fixed) == 2 and fixed[0] <= 0 <= fixed[1] and fixed[0] < fixed[1]):
             raise ValueError(f"fixed must be a range (smallest, largest) with zero in it. Received: {fixed}.")
-        self.sites, self.momentum = sites, momentum
+        self.sites, self.momentum, self.rounds = sites, momentum, rounds
         self.fixed: Range | None = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         self.supports_masking = True
 
@@ -102,7 +108,7 @@ class QuantizeActivation(keras.layers.Layer):
             training: Whether the model trains.
 
         Returns:
-            The rounded tensor, and the step between its levels.
+            The rounded tensor, and the step between its levels; the tensor itself and 0 if it is not rounded.
         """
         if self.fixed is not None:
             low, high = (ops.convert_to_tensor(limit, "float32") for limit in self.fixed)
@@ -110,6 +116,8 @@ class QuantizeActivation(keras.layers.Layer):
             low, high = self._observe(ops.stop_gradient(inputs), site, _least_step(unit, least))
         else:
             low, high = ops.min(self.smallest), ops.max(self.largest)
+        if not self.rounds:
+            return inputs, ops.zeros(())
         step = divided(ops.cast(high, "float64") - ops.cast(low, "float64"), 255)  # as the converter does
         if training:
             rounded_inputs = keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high)
@@ -159,7 +167,8 @@ class QuantizeActivation(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "sites": self.sites, "momentum": self.momentum, "fixed": self.fixed}
+        own = {"sites": self.sites, "momentum": self.momentum, "fixed": self.fixed, "rounds": self.rounds}
+        return {**super().get_config(), **own}
 
 
 def _least_step(unit: Any, least: Any) -> Callable[[Any], Any]:
@@ -245,7 +254,7 @@ class QuantizeWeights(keras.layers.Wrapper):
         regularizer = self.layer.activity_regularizer
         exact = step is not None and not training and self.compute_dtype == self.layer.compute_dtype
         if exact and (regularizer is None or self.normalization is None):
-            outputs, unit = self._in_whole_numbers(inputs, step)
+            outputs, unit = self._in_whole_numbers(ops.cast(inputs, self.compute_dtype), step)
             if regularizer is not None:
                 self.add_loss(regularizer(outputs) / ops.cast(ops.shape(outputs)[0], "float32"))  # as Keras does
             return outputs, unit

@@ -10,6 +10,7 @@ import keras
 from tfprune.graph import Node
 from tfprune.graph.kinds import exact_kind
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
+from tfprune.quantization.idle import does_nothing, only_picks
 
 
 class Kind(Enum):
@@ -62,7 +63,7 @@ _SIGMOID, _TANH = (0.0, 255 / 256), (-1.0, 127 / 128)
 _AFFINE = {"Rescaling", "LayerScale"}
 _ARITHMETIC = ("Add", "Multiply", "Subtract")
 _COMPUTE = {
-    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "Mean", "PReLU", "Gelu"),
+    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "Mean", "PReLU", "Gelu", "Argmax", "Argmin"),
 }
 _MOVE = {
     *("Concatenate", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling1D"),
@@ -70,10 +71,6 @@ _MOVE = {
     *("Cropping2D", "UpSampling1D", "Squeeze", "ExpandDims", "Transpose", "GetItem", "Max", "MaxPool"),
 }
 _AVERAGE = {"AveragePooling1D", "AveragePooling2D", "AveragePool"}
-_NOTHING = {
-    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise"),
-    *("AlphaDropout", "ActivityRegularization", "Identity", "StochasticDepth"),
-}
 _ACTIVATIONS: dict[str, Rule] = {
     "linear": Rule(Kind.NOTHING),
     "relu": Rule(Kind.RECTIFIER),
@@ -103,6 +100,16 @@ def rule_of(node: Node) -> Rule:
     >>> [rule_of(node).kind.name for node in walk(model)]
     ['KERNEL', 'BOUNDED']
     """
+    rule = _class_rule(node)
+    if rule.kind is not Kind.FLOAT:
+        return rule
+    if does_nothing(node):
+        return Rule(Kind.NOTHING)
+    return Rule(Kind.MOVE) if only_picks(node) else rule
+
+
+def _class_rule(node: Node) -> Rule:
+    """What is known by the class of a layer or operation."""
     operation = node.operation
     name, ours = type(operation).__name__, type(operation).__module__.startswith(("keras.", "tfprune."))
     if isinstance(operation, KeepFloat):
@@ -130,7 +137,6 @@ def _by_name(name: str) -> Rule:
         Kind.COMPUTE: _COMPUTE,
         Kind.MOVE: _MOVE,
         Kind.AVERAGE: _AVERAGE,
-        Kind.NOTHING: _NOTHING,
     }
     for kind, names in tables.items():
         if name in names:

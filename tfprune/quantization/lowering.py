@@ -7,11 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.graph import Node, check_traceable, functional, walk
+from tfprune.graph import Node, check_traceable, walk
 from tfprune.quantization.aware import is_quantize_aware
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
+from tfprune.quantization.barriers import Barrier
 from tfprune.quantization.int8_rules import Kind
 from tfprune.quantization.normalization import folded_weights, per_channel
+from tfprune.quantization.operator_forms import kernel_form, not_uniform, operator_form, reshaped
 from tfprune.quantization.placement import Operators
 from tfprune.rewriting.copies import Copies
 from tfprune.rewriting.engine import Rewriter
@@ -59,7 +61,7 @@ class _Stripper(Rewriter):
         return [made, made]  # nor the unit of the sums
 
 
-def lowered(model: keras.Model) -> keras.Model:
+def lowered(model: keras.Model, integer_doors: bool = False) -> keras.Model:
     """Return a quantize-aware model as TensorFlow's converter has to see it to write the int8 file that it means.
 
     BatchNormalization is folded into the weights before it, or is a depthwise convolution of size 1; the ranges are
@@ -67,6 +69,7 @@ def lowered(model: keras.Model) -> keras.Model:
 
     Args:
         model: A model from `quantize_aware`; it is not changed.
+        integer_doors: Whether what layers in float read of the model's inputs, or make of its outputs, is rounded.
 
     Returns:
         A functional model for a batch of 1.
@@ -86,20 +89,20 @@ def lowered(model: keras.Model) -> keras.Model:
     ['classes']
     """
     _check_aware(model)
-    return _Lowerer(model).rewrite(model, trains=False)
+    return _Lowerer(model, integer_doors).rewrite(model, trains=False)
 
 
 class _Lowerer(Rewriter):
     flat = True
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, integer_doors: bool) -> None:
         super().__init__()
-        self._name, self._operators = model.name, Operators.of(model)
+        self._name, self._operators, self._integer_doors = model.name, Operators.of(model), integer_doors
         calls = list(self._operators.calls())
         self._rules = {node.key: rule for node, rule in calls}
-        self._gone = {node.key for node in self._operators.normalized.values()}
+        parts = *self._operators.normalized.values(), *self._operators.rectified.values()
+        self._gone = {node.key for node in parts}
         self._made_in_float = {id(t) for node, rule in calls if rule.kind is Kind.FLOAT for t in node.outputs}
-        self._given = {id(tensor) for tensor in functional(model).inputs}
         self._makers = {id(tensor): node for node, _ in calls for tensor in node.outputs}
         self._unrounded: dict[int, keras.KerasTensor] = {}  # what a rounded tensor was made of, by its id
 
@@ -108,22 +111,27 @@ class _Lowerer(Rewriter):
         if node.key in self._gone:
             return args[0]
         if isinstance(layer, QuantizeActivation):
+            if not (layer.rounds or self._integer_doors):
+                # An output would lose the name of the layer that made it. Nothing reads the second, the step.
+                return [self._barrier(args[0])] * 2
             value = self._barrier(args[0]) if id(node.inputs[0]) in self._made_in_float else args[0]
             value = self._apart_from_rounding(node.inputs[0], value)
             self._unrounded[id(node.outputs[0])] = value
             return list(self.copies.once(("range", id(layer)), lambda: _constant_range(layer, self._name))(value))
         if rule.kind is Kind.FLOAT:
             args, kwargs = self._apart(node.inputs, (args, kwargs))
+        if rule.kind is Kind.NOTHING:
+            return [value for value in keras.tree.flatten((args, kwargs)) if isinstance(value, keras.KerasTensor)]
         if rule.kind is Kind.KERNEL:
             after = self._operators.normalized.get(node.key)
             normalization = layer.normalization if after is None else after.operation
-            made = _kernel(layer.layer, normalization, self.copies)(args[0])
+            rectifier = self._operators.rectified.get(node.key)
+            activation = self.copy(rectifier.operation) if rectifier else keras.activations.linear
+            made = _kernel(layer.layer, normalization, self.copies)(args[0], activation)
             return [made, made]  # nothing reads the second, the unit of the sums
         if rule.kind is Kind.AFFINE:
             made = _depthwise(layer.layer, self.copies, args[0])
             return [made] * len(node.outputs)
-        if rule.kind is Kind.MOVE and isinstance(layer, _REPEATING):
-            return _repeated(node, args[0], self.copies)
         return self.copy(layer.layer if isinstance(layer, KeepFloat) else layer)(*args, **kwargs)
 
     def _apart_from_rounding(self, old: keras.KerasTensor, new: keras.KerasTensor) -> keras.KerasTensor:
@@ -139,19 +147,23 @@ class _Lowerer(Rewriter):
             return self._unrounded[id(old)]
         return _depthwise(layers.Rescaling(1.0, name=self.copies.unused("rescale")), self.copies, new)
 
+    def copy(self, layer: Any) -> Any:
+        return self.copies.once(("form", id(layer)), lambda: operator_form(layer)) or super().copy(layer)
+
     def _apart(self, old: Sequence[keras.KerasTensor], new: Any) -> Any:
         """Arguments of a call in float, apart from what is int8."""
         numbers = iter(old)
 
         def part(value: Any) -> Any:
-            if not isinstance(value, keras.KerasTensor) or id(next(numbers)) in self._made_in_float | self._given:
+            if not isinstance(value, keras.KerasTensor):
                 return value
-            return self._barrier(value)
+            apart = id(next(numbers)) in self._made_in_float or not keras.backend.is_float_dtype(value.dtype)
+            return value if apart else self._barrier(value)
 
         return keras.tree.map_structure(part, new)
 
     def _barrier(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
-        return _Barrier(name=self.copies.unused("barrier"))(tensor)
+        return Barrier(name=self.copies.unused("barrier"))(tensor)
 
 
 def left_in_float(model: keras.Model) -> dict[str, str]:
@@ -262,79 +274,18 @@ class _ConstantRange(keras.layers.Layer):
 
 def _kernel(layer: Any, normalization: Any, copies: Copies) -> Any:
     if normalization is not None:
-        kernel, bias = folded_weights(layer, normalization)
-        return copies.new(layer, [kernel, _not_uniform(bias)], use_bias=True)
-    values = [ops.convert_to_numpy(variable) for variable in layer.variables]
-    if layer.use_bias:
-        values[-1] = _not_uniform(values[-1])
-    return copies.once(("kernel", id(layer)), lambda: copies.new(layer, values))
-
-
-def _not_uniform(bias: np.ndarray) -> np.ndarray:
-    """Equal numbers, one of them changed by the last bit.
-
-    The converter (TensorFlow 2.21) stores a bias of equal numbers once and rounds it by the first channel's scale.
-    """
-    bias = bias.copy()
-    if len(bias) > 1 and bias[0] and (bias == bias[0]).all():
-        bias[0] = np.nextafter(bias[0], np.float32(0))
-    return bias
+        return kernel_form(layer, list(folded_weights(layer, normalization)), copies)
+    weights = [ops.convert_to_numpy(variable) for variable in layer.variables]
+    return copies.once(("kernel", id(layer)), lambda: kernel_form(layer, weights, copies))
 
 
 def _depthwise(layer: Any, copies: Copies, tensor: keras.KerasTensor) -> keras.KerasTensor:
     """What scales and shifts channels, as a convolution: one operator, which sums exactly before it rounds."""
     shape = tuple(tensor.shape[1:])
     scale, shift = (values.astype(np.float32) for values in per_channel(layer, shape[-1]))
-    kernel, bias = scale.reshape(1, 1, -1, 1), _not_uniform(shift)
+    kernel, bias = scale.reshape(1, 1, -1, 1), not_uniform(shift)
     template = layers.DepthwiseConv2D(1, name=layer.name, dtype=layer.dtype_policy)
     if len(shape) == 3:
         return copies.new(template, [kernel, bias])(tensor)
-    images = _reshaped(tensor, (-1, 1, shape[-1]), copies)
-    return _reshaped(copies.new(template, [kernel, bias])(images), shape, copies)
-
-
-_REPEATING = (layers.RepeatVector, layers.UpSampling1D, layers.UpSampling2D)
-
-
-def _repeated(node: Node, tensor: keras.KerasTensor, copies: Copies) -> keras.KerasTensor:
-    """What repeats positions, as an image that is resized: the converter's own operator is not in LiteRT for int8."""
-    rows, *columns, channels = node.outputs[0].shape[1:]
-    shape = tensor.shape[1:] if columns else (-1, 1, channels)
-    resized = _Nearest((rows, *(columns or [1])), name=copies.unused("nearest"))(_reshaped(tensor, shape, copies))
-    return _reshaped(resized, node.outputs[0].shape[1:], copies)
-
-
-def _reshaped(tensor: keras.KerasTensor, shape: Sequence[int], copies: Copies) -> keras.KerasTensor:
-    if tuple(tensor.shape[1:]) == tuple(shape):
-        return tensor
-    # A name that Keras gives may be in the model already, if that was loaded from a file.
-    return layers.Reshape(tuple(shape), name=copies.unused("reshape"))(tensor)
-
-
-class _Nearest(keras.layers.Layer):
-    def __init__(self, size: Sequence[int], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.size = tuple(size)
-
-    def call(self, inputs: Any) -> Any:
-        return ops.image.resize(inputs, self.size, interpolation="nearest", data_format="channels_last")
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return (input_shape[0], *self.size, input_shape[3])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size}
-
-
-class _Barrier(keras.layers.Layer):
-    """Reverses a batch of 1 twice: nothing, but the tensor between has no range, so both operators stay in float.
-
-    Without it the converter turns a layer beside an int8 tensor into int8 as it sees fit. One operator would not do:
-    LiteRT reverses int8 as well, and the converter gives a softmax a range of its own.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        return ops.flip(ops.flip(inputs, axis=0), axis=0)
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+    images = reshaped(tensor, (-1, 1, shape[-1]), copies)
+    return reshaped(copies.new(template, [kernel, bias])(images), shape, copies)

@@ -26,11 +26,13 @@ class Site:
         group: Sites of the same group share a range.
         number: Which site of its group it is.
         range: A range known beforehand, or `None`.
+        rounds: Whether the model rounds there; else only a file whose inputs and outputs are integers does.
     """
 
     group: int
     number: int = 0
     range: Range | None = None
+    rounds: bool = True
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Operators:
         readers: For each tensor (by id), the calls that read it.
         times: For each layer (by id), how often it is called.
         normalized: For kernels (by `Node.key`), the BatchNormalization that becomes part of the operator.
+        rectified: For kernels (by `Node.key`), the ReLU that becomes part of the operator.
         inside: Tensors (by id) that exist only inside an operator.
     """
 
@@ -51,6 +54,7 @@ class Operators:
     readers: dict[int, list[Reader]] = field(default_factory=dict)
     times: Counter[int] = field(default_factory=Counter)
     normalized: dict[int, Node] = field(default_factory=dict)
+    rectified: dict[int, Node] = field(default_factory=dict)
     inside: set[int] = field(default_factory=set)
 
     @classmethod
@@ -93,6 +97,8 @@ class Operators:
                     last, following = following, self._only_reader(following)
             if following and rules[following.key].kind is Kind.RECTIFIER:
                 self.inside.add(id(last.outputs[0]))
+                if rule.kind is Kind.KERNEL:
+                    self.rectified[node.key] = following
 
     def _only_reader(self, node: Node) -> Reader:
         readers = self.readers.get(id(node.outputs[0]), [])
@@ -129,7 +135,8 @@ def place(model: keras.Model, operators: Operators) -> Placement:
     """Find where the tensors of a flat model must become int8.
 
     Every number that an integer operator reads or makes is rounded once, where it is made; what only moves it keeps
-    its range, and tensors that are concatenated, or averaged over windows, share one.
+    its range, and tensors that are concatenated, or averaged over windows, share one. What enters or leaves the model
+    beside layers in float is not rounded, but has a site: the file may be asked for integers there.
 
     Args:
         model: A model without nested models.
@@ -141,7 +148,7 @@ def place(model: keras.Model, operators: Operators) -> Placement:
     places = _Places(model)
     for node, rule in operators.calls():
         places.visit(node, rule, operators.inside)
-    return places.sites()
+    return places.sites([id(tensor) for tensor in (*model.inputs, *model.outputs) if _is_float(tensor)])
 
 
 class _Places:
@@ -196,9 +203,10 @@ class _Places:
         for source in learned:
             self.groups.tie(output, source)
 
-    def sites(self) -> Placement:
-        """Return the places at which numbers must be rounded, numbered within their groups."""
-        roots = {self.groups.root(place) for place in self.wanted}
+    def sites(self, doors: list[int]) -> Placement:
+        """Return the places at which numbers are rounded, numbered within groups; `doors` are inputs and outputs."""
+        rounded = {self.groups.root(place) for place in self.wanted}
+        roots = rounded | {self.groups.root(self.origins[door]) for door in doors}
         counts: Counter[Place] = Counter()
         numbers: dict[Place, int] = {}
         placement: Placement = {}
@@ -207,7 +215,7 @@ class _Places:
             if root not in roots:
                 continue
             group = numbers.setdefault(root, len(numbers))
-            placement[place] = Site(group, counts[root], self.fixed.get(place))
+            placement[place] = Site(group, counts[root], self.fixed.get(place), root in rounded)
             counts[root] += 1
         return placement
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from tfprune.graph.chains import children
+
 Fill = Callable[[keras.layers.Layer, keras.layers.Layer], None]
 """Gives the copy of a layer its weights, once it is built."""
 
@@ -76,7 +78,7 @@ class Copies:
 
         def finish() -> None:
             fill(layer, copy)
-            copy_adapted_state(layer, copy)
+            copy_state(layer, copy)
 
         self._unset.append(finish)
         return copy
@@ -121,16 +123,22 @@ def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras
     return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
 
 
-def copy_adapted_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
-    """Copy what a preprocessing layer learned in `adapt`, as Keras saves and loads it; leave other layers alone.
+def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Copy what layers know beside their weights, and layers inside them too; leave other layers alone.
 
-    Its variables are not all of it: Normalization computes with constants made from them, and a lookup layer has a
-    vocabulary.
+    Preprocessing layers learned it in `adapt`, and it is copied as Keras saves and loads it: Normalization computes
+    with constants made from its variables, and a lookup layer has a vocabulary. Stateful recurrent layers have a state,
+    which starts anew where the copy has another number of units.
 
     Args:
         layer: A layer.
         copy: A layer made from its config, and built.
     """
+    for inner, twin in zip(children(layer), children(copy), strict=True):
+        copy_state(inner, twin)
+    for state, twin_state in zip(_recurrent_state(layer), _recurrent_state(copy), strict=True):
+        if state.shape == twin_state.shape:
+            twin_state.assign(state)
     if not hasattr(layer, "finalize_state"):
         return
     store: dict[str, Any] = {}
@@ -140,3 +148,9 @@ def copy_adapted_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> N
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
             copy.load_assets(folder)
+
+
+def _recurrent_state(layer: keras.layers.Layer) -> list[Any]:
+    """The state that a recurrent layer keeps between batches; Keras does not count it among the variables."""
+    kept = isinstance(layer, keras.layers.RNN) and layer.stateful
+    return keras.tree.flatten(layer.states) if kept else []
