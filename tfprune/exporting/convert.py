@@ -101,7 +101,9 @@ def uses_half_precision(model: keras.Model) -> bool:
 
 
 def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
-    forward = tf.function(lambda *tensors: call(model, list(tensors)), input_signature=specs, autograph=False)
+    # a flat list: what the converter makes of dicts has neither their order nor all of their keys
+    flat = lambda *tensors: keras.tree.flatten(call(model, list(tensors)))  # noqa: E731
+    forward = tf.function(flat, input_signature=specs, autograph=False)
     concrete = forward.get_concrete_function()
     archive = keras.export.ExportArchive()
     archive.track(functional(model))  # without its optimizer, whose state need not be savable

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.common.checks import check_choice
+from tfprune.data.inputs import name_in_file
 from tfprune.graph import Node, check_traceable, walk
 from tfprune.graph.exclude import Exclude
 from tfprune.quantization.aware_layers import QuantizeActivation, QuantizeWeights, Range
@@ -155,7 +156,7 @@ class _Quantizer(Rewriter):
         self.apart = {node.key for node in operators.normalized.values()} - self.gone
 
     def enter(self, old: keras.KerasTensor, new: keras.KerasTensor) -> keras.KerasTensor:
-        return self._rounded(new, self.placement.get(id(old)), new.name)
+        return self._rounded(new, self.placement.get(id(old)), name_in_file(new.name))  # any text can name an input
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = self._rounded_on_the_way(node, args, kwargs)

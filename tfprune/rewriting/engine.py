@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from tfprune.graph import Node, functional, is_graph, room_for, walk
+from tfprune.graph import Node, functional, is_graph, output_structure, room_for, walk
 from tfprune.graph.calls import Tensors, renewed
 from tfprune.graph.walk import Shape
 from tfprune.rewriting.compiling import class_of_copy, compile_like, warn_of_lost_training
@@ -180,6 +180,6 @@ class Rewriter:
 def _ends(original: Any, view: keras.Model) -> tuple[Any, Any]:
     """The inputs and outputs of a model in their own structure; a view may have a list for a tensor or a dict."""
     if isinstance(original, keras.Sequential):
-        return view.inputs[0], view.outputs if len(view.outputs) > 1 else view.outputs[0]
+        return view.inputs[0], keras.tree.pack_sequence_as(output_structure(original), view.outputs)
     own = original if is_graph(original) else view
     return own.input, own.output
