@@ -36,7 +36,10 @@ WRONG_USAGE = [
     ["prune", "model.keras", "small.h5", "--ratio", "0.3"],
     ["prune", "model.keras", "model.keras", "--ratio", "0.3"],
     *(["prune", "model.keras", "small.keras", "--ratio", value] for value in ("bad", "1", "-0.1", "nan", "")),
-    *(["prune", "model.keras", "small.keras", "--ratio", "0.3", flag, "0"] for flag in ("--min-channels", "--round-to")),
+    *(
+        ["prune", "model.keras", "small.keras", "--ratio", "0.3", flag, "0"]
+        for flag in ("--min-channels", "--round-to")
+    ),
     ["prune", "model.keras", "small.keras", "--bytes", "inf"],
     ["export", "model.keras", "m.tflite", "--quantize", "int7"],
     ["export", "model.keras", "m.tflite", "--tolerance", "-1"],
@@ -57,4 +60,5 @@ def test_help_and_wrong_usage_do_not_load_tensorflow(files, arguments):
         assert (done.returncode, done.stderr) == (0, "")
     else:
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-        assert done.stderr.startswith("error: ") and not done.stdout
+        assert done.stderr.startswith("error: ")
+        assert not done.stdout

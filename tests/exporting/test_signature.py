@@ -49,5 +49,11 @@ def test_automatic_names_are_those_that_keras_makes():
     from tfprune.exporting.signature import _is_automatic
 
     layers = [L.Dense(1), L.Conv2D(1, 1), L.LSTM(1), L.PReLU(), L.RMSNormalization(), L.UpSampling2D(), L.ReLU()]
-    assert all(_is_automatic(layer) for layer in [*layers, L.Dense(1), L.GlobalAveragePooling2D()])
-    assert not _is_automatic(L.Dense(1, name="dense_scores"))
+    layers += [
+        L.Dense(1),
+        L.GlobalAveragePooling2D(),
+        keras.Sequential([]),
+        keras.Model(inputs := keras.Input((1,)), inputs),
+    ]
+    assert all(_is_automatic(layer.name, layer) for layer in layers)
+    assert not _is_automatic("dense_scores", L.Dense(1))

@@ -4,7 +4,7 @@ import re
 
 import keras
 
-from tfprune.graph import output_structure
+from tfprune.graph import functional, output_structure
 from tfprune.quantization import is_quantize_aware, output_layers
 from tfprune.tflite.unpacking import TFLiteFile, pack
 
@@ -12,9 +12,9 @@ from tfprune.tflite.unpacking import TFLiteFile, pack
 def output_names(model: keras.Model) -> list[str]:
     """Return what the outputs of a model are called in its file, in the order of the flat Keras outputs.
 
-    A key of a dict is the name, and those of nested dicts and positions in lists are joined by underscores. Without keys
-    it is the layer's name if the user gave one. Names that Keras made up (`dense_7`) differ from one run to the next,
-    and stay out: those outputs are `output_0`, `output_1`, ..., as are keys that are the same when joined.
+    A key of a dict is the name, and those of nested dicts and positions in lists are joined by underscores. Without
+    keys it is the layer's name if the user gave one. Names that Keras made up (`dense_7`) differ from one run to the
+    next, and stay out: those outputs are `output_0`, `output_1`, ..., as are keys that are the same when joined.
 
     Args:
         model: A Sequential or functional model.
@@ -66,19 +66,19 @@ def _numbered(count: int) -> list[str]:
 
 
 def _of_layers(model: keras.Model) -> list[str]:
+    names = functional(model).output_names
     if is_quantize_aware(model):
-        layers = {layer.name: layer for layer in output_layers(model)}
-        names = list(layers)
+        makers = dict(zip(names, output_layers(model), strict=True))
     else:
-        names = [model.layers[-1].name] if isinstance(model, keras.Sequential) else list(model.output_names)
-        layers = {layer.name: layer for layer in model.layers}
+        makers = {layer.name: layer for layer in model.layers}
     held = [re.sub(r"[^A-Za-z0-9_]", "_", name) for name in names]
-    own = all(name in layers and name[0].isalpha() and not _is_automatic(layers[name]) for name in names)
+    own = all(name in makers and name[0].isalpha() and not _is_automatic(name, makers[name]) for name in names)
     # the runtime sorts names that all end in a number by that number, so that would have to be the order already
     numbered = any(name.rpartition("_")[2].isdigit() for name in held)
     return held if own and not numbered else _numbered(len(model.outputs))
 
 
-def _is_automatic(layer: keras.Layer) -> bool:
-    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)).lower()
-    return re.fullmatch(rf"{re.escape(words)}(_\d+)?", layer.name) is not None
+def _is_automatic(name: str, maker: keras.Layer) -> bool:
+    """Whether Keras could have called a layer so, or a model that ends in it."""
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(maker).__name__)).lower()
+    return re.fullmatch(rf"({re.escape(words)}|functional|sequential)(_\d+)?", name) is not None

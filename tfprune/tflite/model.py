@@ -271,4 +271,3 @@ def _details(tensors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:
         )
         for name, detail in tensors.items()
     ]
-
