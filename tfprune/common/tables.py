@@ -1,4 +1,4 @@
-"""What every report shares: it prints as a table, shows as one in notebooks, and saves as JSON, CSV, Markdown or LaTeX."""
+"""What every report shares: it prints and shows as a table, and saves as JSON, CSV, Markdown or LaTeX."""
 
 import csv
 import dataclasses
@@ -61,7 +61,7 @@ class Report(ABC):
             ImportError: If pandas is not installed.
         """
         try:
-            import pandas
+            import pandas  # type: ignore[import-untyped]  # its stubs are a package of their own
         except ImportError as error:
             raise ImportError("to_pandas() needs pandas, which is not installed: `pip install pandas`.") from error
         return pandas.read_csv(io.StringIO(self.to_csv()), keep_default_na=False, na_values=[""])
