@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+import importlib
 import io
 import json
 import os
@@ -61,7 +62,7 @@ class Report(ABC):
             ImportError: If pandas is not installed.
         """
         try:
-            import pandas  # type: ignore[import-untyped]  # its stubs are a package of their own
+            pandas = importlib.import_module("pandas")
         except ImportError as error:
             raise ImportError("to_pandas() needs pandas, which is not installed: `pip install pandas`.") from error
         return pandas.read_csv(io.StringIO(self.to_csv()), keep_default_na=False, na_values=[""])

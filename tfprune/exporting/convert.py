@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.common.native_logs import hidden_native_logs
 from tfprune.exporting.inputs import Samples, call, input_specs
 from tfprune.exporting.modes import MODES, Mode
 from tfprune.exporting.ranges import widen_ranges
@@ -67,7 +68,8 @@ def _convert(model: keras.Model, quantize: str | None, samples: Samples | None, 
             # the converter's own calibrator uses the interpreter that TensorFlow is about to drop
             warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
             try:
-                return converter.convert()
+                with hidden_native_logs():
+                    return converter.convert()
             except Exception as error:  # the converter's ConverterError is private and derives from Exception
                 raise RuntimeError(_explain(model, quantize, error)) from error
 

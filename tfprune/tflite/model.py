@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tfprune.common.native_logs import hidden_native_logs
 from tfprune.tflite.child_process import reason_of, run_program
 from tfprune.tflite.scales import RATIO_LIMIT, is_doubtful, kernel_scales
 from tfprune.tflite.unpacking import TFLiteFile
@@ -105,7 +106,8 @@ class TFLiteModel:
             )
         try:
             _ = self.file.model  # the interpreter trusts what it reads, and dies or hangs of some of it
-            self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+            with hidden_native_logs():
+                self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         except ValueError as error:
             raise ValueError(
                 f"The .tflite file{where} of {len(content)} bytes is cut short or damaged: {error}. "
@@ -114,7 +116,8 @@ class TFLiteModel:
         try:
             if is_doubtful(self.file.model):
                 _try_apart(self.file)
-            self._interpreter.allocate_tensors()
+            with hidden_native_logs():
+                self._interpreter.allocate_tensors()
         except RuntimeError as error:
             raise RuntimeError(
                 f"This runtime cannot run the .tflite file{where}: {error}. Change the layer whose operator it names, "
