@@ -116,7 +116,7 @@ def test_keys_of_dicts_are_the_names_in_every_mode(tmp_path, quantize):
 
 def test_keys_of_dicts_are_the_names_of_quantize_aware_models(tmp_path):
     aware = tfprune.quantize_aware(structured({"cls": 0, "head": {"z": 0, "a": 0}}))
-    x = {name: np.ones((8, *shape[1:])) for name, shape in aware.input_shape.items()}
+    x = {"b in": np.ones((8, 3)), "ä": np.ones((8, 2))}
     aware.compile("sgd", "mse")
     aware.fit(x, keras.tree.map_structure(np.zeros_like, aware.predict(x, verbose=0)), verbose=0)
     check_by_name(aware, tmp_path / "model.tflite", ["cls", "head_a", "head_z"], 0.1, quantize="int8")
