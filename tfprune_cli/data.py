@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.common.files import check_expansion
 from tfprune.data import Batch, Inputs, Reader, inputs_of
 from tfprune.data.inputs import file_inputs
 from tfprune.graph import functional, is_graph
@@ -65,7 +66,9 @@ def read_data(path: Path) -> DataFile:
 
     Raises:
         InputError: If it is damaged or holds something other than numbers.
+        ValueError: If it would fill memory.
     """
+    check_expansion(path)
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"x": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}

@@ -28,6 +28,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and unless that is a sentence that says what to do, where to read on; exit with 2."""
+        message = " ".join(message.split())  # what is not recognized is quoted as it is, line breaks too
         advice = "" if message.endswith(".") else f". See `{self.prog} --help`."
         self.exit(2, f"error: {message}{advice}\n")
 
@@ -278,10 +279,5 @@ def _positive(text: str) -> float:
 
 
 def _fraction(text: str) -> float:
-    from tfprune.common.checks import check_fraction
-
-    try:
-        return check_fraction("it", float(text))
-    except ValueError as error:
-        message = f"expected the share to remove, a number from 0 to below 1: 0.4 removes 40%. Received: {text!r}."
-        raise argparse.ArgumentTypeError(message) from error
+    expected = "the share to remove, a number from 0 to below 1: 0.4 removes 40%"
+    return _number(float, expected, lambda value: 0 <= value < 1, text)

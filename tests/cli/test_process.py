@@ -23,13 +23,42 @@ def test_logs_of_tensorflow_do_not_show(files, tmp_path):
     assert json.loads(done.stdout)["quantize"] == "int8"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["profile", "missing.keras"], ["bench"]])
-def test_help_and_wrong_usage_do_not_load_tensorflow(arguments):
+HELP = [["--help"], ["export", "--help"], ["--version"]]
+WRONG_USAGE = [
+    [],
+    ["nothing"],
+    ["bench"],
+    ["bench", "model.keras"],
+    ["profile", "missing.keras"],
+    ["profile", "model.keras", "--wrong\noption"],
+    ["prune", "model.keras", "small.keras"],
+    ["prune", "model.keras", "small.keras", "--ratio", "0.3", "--macs", "0.5"],
+    ["prune", "model.keras", "small.h5", "--ratio", "0.3"],
+    ["prune", "model.keras", "model.keras", "--ratio", "0.3"],
+    *(["prune", "model.keras", "small.keras", "--ratio", value] for value in ("bad", "1", "-0.1", "nan", "")),
+    *(
+        ["prune", "model.keras", "small.keras", "--ratio", "0.3", flag, "0"]
+        for flag in ("--min-channels", "--round-to")
+    ),
+    ["prune", "model.keras", "small.keras", "--bytes", "inf"],
+    ["export", "model.keras", "m.tflite", "--quantize", "int7"],
+    ["export", "model.keras", "m.tflite", "--tolerance", "-1"],
+    ["compare", "model.keras"],
+    ["report", "model.keras", "--out", "page.txt"],
+]
+
+
+@pytest.mark.parametrize("arguments", [*HELP, *WRONG_USAGE], ids=" ".join)
+def test_help_and_wrong_usage_do_not_load_tensorflow(files, arguments):
     code = (
-        "import sys; from tfprune_cli import main; main(sys.argv[1:]); "
-        "sys.exit(sorted({'tensorflow', 'keras', 'numpy'} & set(sys.modules)) or 0)"
+        "import sys; from tfprune_cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(100 if {'tensorflow', 'keras', 'numpy'} & set(sys.modules) else code)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    line = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, cwd=files)
+    if arguments in HELP:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert done.stderr.startswith("error: ")
+        assert not done.stdout

@@ -1,9 +1,14 @@
 import gzip
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tfprune.common.files import check_writable, gzip_size, write_atomically
+from tfprune.common.files import check_expansion, check_writable, gzip_size, write_atomically, writing
+from tfprune.data import load_model
+from tfprune.tflite.model import TFLiteModel
+from tfprune.tflite.unpacking import TFLiteFile
 
 
 def test_text_is_utf8_and_bytes_are_bytes(tmp_path):
@@ -33,8 +38,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", break_off)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=rf"Cannot write '{path}': No space left on device\. Free some room") as raised:
         write_atomically(path, "new")
+    assert raised.value.errno == 28
     assert path.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
@@ -72,3 +78,54 @@ def test_gzip_size_is_that_of_the_real_thing():
     content = bytes(range(256)) * 40
     assert gzip_size(content) == len(gzip.compress(content, 9, mtime=0)) < len(content)
     assert gzip_size(bytes(10_000)) < 60
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory"),
+            FileNotFoundError,
+            "directory. The folder '.*' was removed",
+        ),
+        (PermissionError(13, "Permission denied"), PermissionError, "Permission denied. Check the disk"),
+        (RuntimeError("Can't flush\n(No space left on device)"), OSError, r"flush \(No space.*Free some room"),
+    ],
+)
+def test_errors_of_the_disk_name_the_users_file(tmp_path, error, kind, message):
+    path = tmp_path / "model.keras"
+    with pytest.raises(kind, match=rf"^Cannot write '{path}': .*{message}"), writing(path):
+        raise error
+
+
+def test_two_threads_write_one_file(tmp_path):
+    path, texts = tmp_path / "a.txt", [str(number) * 1000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            list(pool.map(lambda text: write_atomically(path, text), texts))
+            assert path.read_text() in texts
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+
+
+def packed(path, num_bytes, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive, archive.open("part", "w") as part:
+        for _ in range(num_bytes // 2**20):
+            part.write(bytes(2**20))
+    return path
+
+
+def test_archives_that_would_fill_memory_are_refused(tmp_path):
+    bomb = packed(tmp_path / "bomb.keras", 300 * 2**20)
+    assert bomb.stat().st_size < 2**20
+    with pytest.raises(
+        ValueError, match=rf"'{bomb}' would expand from .* to 314,572,800 bytes.*268,435,456 bytes and 100"
+    ):
+        check_expansion(bomb)
+    behind = tmp_path / "model.tflite"  # as labels stand behind a graph
+    behind.write_bytes(b"....TFL3" + bomb.read_bytes())
+    for path, read in ((bomb, load_model), (behind, TFLiteFile.read), (behind, TFLiteModel)):
+        with pytest.raises(ValueError, match="would expand"):
+            read(path)
+    check_expansion(packed(tmp_path / "zeros.npz", 200 * 2**20))  # an array of zeros may be this large
+    (tmp_path / "text").write_text("no archive")
+    check_expansion(tmp_path / "text")

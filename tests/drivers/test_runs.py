@@ -134,10 +134,31 @@ def test_nothing_is_lost_where_the_disk_is_full(whole, tmp_path, monkeypatch, wr
 
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, writer, half)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=rf"Cannot write '{tmp_path}.*No space left on device\. Free some room"):
             follow(tmp_path / "run")
     assert all(path.read_bytes() != b"half" for path in (tmp_path / "run").rglob("*") if path.is_file())
     assert_same(follow(tmp_path / "run"), whole)
+
+
+class Removing(keras.callbacks.Callback):
+    """Removes the folder of the run in the middle of a phase, and puts another in its place if told to."""
+
+    def __init__(self, path, replaced):
+        super().__init__()
+        self.path, self.replaced = path, replaced
+
+    def on_epoch_begin(self, epoch, logs=None):
+        shutil.rmtree(self.path)
+        if self.replaced:
+            self.path.mkdir()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_removed_is_named(tmp_path, replaced):
+    path = tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match=rf"The folder '{path}' was removed or replaced .* repeat the call"):
+        follow(path, [Removing(path, replaced)])
+    assert not any(each.name == "state.json" for each in tmp_path.rglob("*"))
 
 
 KILLED = """

@@ -13,7 +13,7 @@ from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.sparse_tensors import positions
 from tfprune.tflite.unpacking import pack, unpack
 
-# Only ValueError and RuntimeError may come out, and the process must live to the end.
+# Only ValueErrors that say what is wrong and RuntimeErrors may come out, and the process must live to the end.
 DAMAGE = """
 import sys
 import numpy as np
@@ -34,6 +34,8 @@ for path in sys.argv[2:]:
         try:
             loaded = TFLiteModel(bytes(content))
             loaded.predict([np.zeros((1, *details.shape[1:]), details.dtype) for details in loaded.inputs][0])
+        except UnicodeDecodeError:
+            raise
         except (ValueError, RuntimeError):
             refused += 1
         except IndexError:
@@ -95,6 +97,11 @@ def moved(vector, place, value):
         (lambda file: setattr(file.subgraphs[0].operators[0], "inputs", [0, 999]), "refers to tensor 999"),
         (lambda file: setattr(file.subgraphs[0].operators[0], "opcodeIndex", 99), "operator code 99"),
         (lambda file: setattr(file.signatureDefs[0].outputs[0], "tensorIndex", 999), "refers to tensor 999"),
+        (lambda file: setattr(file.subgraphs[0].tensors[0], "name", b"\xff"), "the name of a tensor is no text"),
+        (lambda file: setattr(file.signatureDefs[0], "signatureKey", b"a\x80"), "the name of a signature is no text"),
+        (lambda file: setattr(file.signatureDefs[0].inputs[0], "name", b"\xc3"), "an input or output is no text"),
+        (lambda file: setattr(file.signatureDefs[0].outputs[0], "name", None), "an input or output has no name"),
+        (lambda file: setattr(file.operatorCodes[0], "customCode", b"\xe9"), "a custom operator is no text"),
         (lambda file: setattr(kernel_of(file), "shape", [2, 2]), "a sparse constant"),
         (lambda file: setattr(kernel_of(file).sparsity.dimMetadata[0], "denseSize", 10**9), "indices along an axis"),
         (lambda file: moved(rows_of(file).arraySegments, 1, 250), "rows that do not follow each other"),

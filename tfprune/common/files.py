@@ -1,8 +1,16 @@
 """Writing files so that a reader never finds half of one."""
 
+import contextlib
+import errno
 import gzip
 import os
+import threading
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+
+_MAX_EXPANDED = 2**28
+_MAX_RATIO = 100
 
 
 def check_writable(path: str | os.PathLike[str], suffix: str = "", overwrite: bool = True) -> Path:
@@ -70,11 +78,74 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
     target = check_writable(path)
     beside = _beside(target)
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        beside.replace(target)
+        with writing(target):
+            beside.write_bytes(content.encode() if isinstance(content, str) else content)
+            beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
     return target
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file, and what to do, in errors of what is written inside.
+
+    Args:
+        path: The file that the user knows of, whatever is written on the way.
+
+    Raises:
+        OSError: Where an `OSError` or, as HDF5 raises of a full disk, a `RuntimeError` was raised; of the same class.
+
+    Example:
+
+    >>> with writing("model.keras"):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    ...
+    OSError: Cannot write 'model.keras': No space left on device. Free some room on the disk, and try again.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason:
+            advice = "Free some room on the disk, and try again."
+        elif isinstance(error, FileNotFoundError) or not Path(path).parent.is_dir():
+            advice = (
+                f"The folder {str(Path(path).parent)!r} was removed or moved meanwhile: bring it back, or start anew."
+            )
+        else:
+            advice = "Check the disk, and that you may write there."
+        told = (type(error) if isinstance(error, OSError) else OSError)(
+            f"Cannot write {str(path)!r}: {' '.join(reason.split()).rstrip('.')}. {advice}"
+        )
+        told.errno = code
+        raise told from error
+
+
+def check_expansion(path: str | os.PathLike[str]) -> None:
+    """Raise if a zip archive, as `.keras` and `.npz` files are, would fill memory when it is read.
+
+    Args:
+        path: Any file; what is no zip archive passes.
+
+    Raises:
+        ValueError: If its parts take more than 256 MiB and more than 100 times what the file does: models and data do
+            not shrink so, a few bytes that repeat do.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            expanded = sum(part.file_size for part in archive.infolist())
+    except Exception:  # whatever a damaged list of contents leads to: who reads the file says so in better words
+        return
+    size = Path(path).stat().st_size
+    if expanded > max(_MAX_EXPANDED, _MAX_RATIO * size):
+        raise ValueError(
+            f"{str(path)!r} would expand from {size:,} to {expanded:,} bytes; more than {_MAX_EXPANDED:,} bytes and "
+            f"{_MAX_RATIO} times its size is refused. If you trust the file, unpack it and save it without compression."
+        )
 
 
 def gzip_size(content: bytes) -> int:
@@ -95,4 +166,4 @@ def gzip_size(content: bytes) -> int:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+    return target.with_name(f".{target.name}.{os.getpid()}-{threading.get_native_id()}.partial")

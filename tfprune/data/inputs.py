@@ -1,5 +1,6 @@
 """What a model takes: names, shapes and dtypes of its inputs, and data in their order."""
 
+import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -249,15 +250,15 @@ def file_inputs(owner: str, tensors: Sequence[Any]) -> Inputs:
 
 
 def name_in_file(name: str) -> str:
-    """Return what an input is called in a `.tflite` file, whose signature holds letters, digits and underscores.
+    """Return what an input is called in a `.tflite` file, whose signature holds names that Python could have.
 
     Example:
 
-    >>> name_in_file("my-input:0"), name_in_file("2nd")
-    ('my_input_0', 'input_2nd')
+    >>> name_in_file("my-input:0"), name_in_file("2nd"), name_in_file("in")
+    ('my_input_0', 'input_2nd', 'input_in')
     """
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return name if name[0].isalpha() else f"input_{name}"
+    return name if name[:1].isalpha() and not keyword.iskeyword(name) else f"input_{name}"
 
 
 def check_finite(array: np.ndarray, argument: str, part: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import keras
 
+from tfprune.common.files import check_expansion
+
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -27,7 +29,8 @@ def load_model(path: str | os.PathLike[str], *, unsafe: bool = False) -> keras.M
     Raises:
         FileNotFoundError: If there is no file at `path`.
         IsADirectoryError: If it is a folder.
-        ValueError: If it is no Keras model, is damaged, or needs code that is in it or nowhere.
+        ValueError: If it is no Keras model, is damaged, needs code that is in it or nowhere, or would fill memory; see
+            `tfprune.common.files.check_expansion`.
 
     Example:
 
@@ -67,6 +70,7 @@ def check_model_path(path: str | os.PathLike[str]) -> Path:
     if not (zipfile.is_zipfile(path) if path.suffix == ".keras" else start == _HDF5):
         state = "is empty" if not start else f"is no {path.suffix} file, or is cut short"
         raise ValueError(f"'{path}' {state}. Save or copy it again.")
+    check_expansion(path)
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.common.files import writing
 from tfprune.drivers.batches import ShuffledBatches
 from tfprune.drivers.folder import read_history, write_history
 from tfprune.drivers.phases import Desk, History
@@ -88,8 +89,9 @@ class Backup(keras.callbacks.Callback):
         write_history(folder, self._logs)
         beside = folder / "partial.weights.h5"
         try:
-            self.model.save_weights(beside, overwrite=True)
-            beside.replace(folder / _BACKUP.format(epoch + 1))
+            with writing(folder / _BACKUP.format(epoch + 1)):
+                self.model.save_weights(beside, overwrite=True)
+                beside.replace(folder / _BACKUP.format(epoch + 1))
         finally:
             beside.unlink(missing_ok=True)
         (folder / _BACKUP.format(epoch)).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tfprune.common.files import check_writable, write_atomically
+from tfprune.common.files import check_writable, write_atomically, writing
 from tfprune.drivers.phases import History
 
 _HISTORY = "history.json"
@@ -115,8 +115,9 @@ class Folder:
         write_history(self.backups(name), history)
         beside = self.path / f".{name}.keras"
         try:
-            model.save(beside)
-            beside.replace(self._model_path(name))
+            with writing(self._model_path(name)):
+                model.save(beside)
+                beside.replace(self._model_path(name))
         finally:
             beside.unlink(missing_ok=True)
 
@@ -173,9 +174,16 @@ class Folder:
                 path.unlink()
 
     def _update(self, **entries: Any) -> None:
+        self._check_there()
         state = {**self._state, **entries}
         write_atomically(self._state_path, json.dumps(state, indent=2) + "\n")
         self._state = state
+
+    def _check_there(self) -> None:
+        """Raise if the folder was removed, before another one is begun in its place."""
+        locked = None if self._lock is None else os.fstat(self._lock)
+        if locked is not None and not (self.path.exists() and os.path.samestat(os.stat(self.path), locked)):
+            raise _gone(self.path)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -228,6 +236,8 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def write_history(backups: Path, history: History) -> None:
     """Keep the logs of the epochs of a phase that is not finished."""
+    if not backups.parent.is_dir():
+        raise _gone(backups.parent)
     write_atomically(backups / _HISTORY, json.dumps(history))
 
 
@@ -235,3 +245,10 @@ def read_history(backups: Path) -> History:
     """Return the logs of the epochs of a phase that is not finished."""
     history: History = json.loads((backups / _HISTORY).read_text())
     return history
+
+
+def _gone(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"The folder {str(path)!r} was removed or replaced while a run worked in it, and what was kept there is gone. "
+        "Bring it back and repeat the call, or repeat it to start anew."
+    )

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.common.native_logs import hidden_native_logs
 from tfprune.exporting.inputs import Samples, call, input_specs
 from tfprune.exporting.modes import MODES, Mode
 from tfprune.exporting.ranges import widen_ranges
@@ -82,7 +83,8 @@ def _convert(
             # the converter's own calibrator uses the interpreter that TensorFlow is about to drop
             warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
             try:
-                return converter.convert()
+                with hidden_native_logs():
+                    return converter.convert()
             except Exception as error:  # the converter's ConverterError is private and derives from Exception
                 raise RuntimeError(_explain(model, quantize, error)) from error
 
@@ -134,7 +136,9 @@ def uses_half_precision(model: keras.Model) -> bool:
 
 
 def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
-    forward = tf.function(lambda *tensors: call(model, list(tensors)), input_signature=specs, autograph=False)
+    # a flat list: what the converter makes of dicts has neither their order nor all of their keys
+    flat = lambda *tensors: keras.tree.flatten(call(model, list(tensors)))  # noqa: E731
+    forward = tf.function(flat, input_signature=specs, autograph=False)
     concrete = forward.get_concrete_function()
     archive = keras.export.ExportArchive()
     archive.track(functional(model))  # without its optimizer, whose state need not be savable

@@ -9,6 +9,7 @@ import numpy as np
 from tfprune.exporting.channels import far_apart, far_channel, lost_channels, mostly_equal
 from tfprune.exporting.inputs import Samples, keras_outputs
 from tfprune.exporting.operators import output_scales
+from tfprune.exporting.signature import output_names
 from tfprune.quantization import is_quantize_aware, strip
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import TFLiteFile
@@ -138,17 +139,17 @@ def verify(
         RuntimeError: If the runtime cannot run the file.
     """
     loaded = TFLiteModel(file)
-    expected = keras_outputs(model, samples)
+    names, expected = output_names(model), keras_outputs(model, samples)
     real = keras_outputs(strip(model), samples) if is_quantize_aware(model) else expected
     outputs = _run(loaded, samples)
-    actual = outputs if isinstance(outputs, list) else [outputs]
-    if len(actual) != len(expected):
-        raise ExportMismatchError(f"The Keras model has {len(expected)} outputs, the file {len(actual)}.")
-    scales = output_scales(file)
+    if set(outputs) != set(names):
+        raise ExportMismatchError(f"The Keras model has the outputs {names}, the file {list(outputs)}.")
+    scales, tensors = output_scales(file), {details.name: details for details in loaded.outputs}
     errors: list[OutputError] = []
-    for ours, theirs, unrounded, details in zip(expected, actual, real, loaded.outputs, strict=True):
+    for name, ours, unrounded in zip(names, expected, real, strict=True):
+        theirs, details = outputs[name], tensors[name]
         lsb = details.scale or scales.get(details.index, 0.0)
-        error = compare(ours, theirs, tolerance, step, lsb, details.name)
+        error = compare(ours, theirs, tolerance, step, lsb, name)
         if not error.rms_error <= error.allowed_rms_error:  # also true of NaN
             raise ExportMismatchError(_explain(error, tolerance))
         wrong = far_channel(ours, theirs, 2 * tolerance, lsb) if lsb and share_far is None else ""
@@ -164,9 +165,9 @@ def verify(
     return tuple(errors)
 
 
-def _run(loaded: TFLiteModel, samples: Samples) -> np.ndarray | list[np.ndarray]:
+def _run(loaded: TFLiteModel, samples: Samples) -> dict[str, np.ndarray]:
     try:
-        return loaded.predict(_as_real(samples, loaded))
+        return loaded.predict_by_name(_as_real(samples, loaded))
     except RuntimeError as error:  # some kernels look at their inputs' types only when they run
         raise RuntimeError(
             f"The converter wrote a file that this runtime cannot run, and it was not kept: {error}. "

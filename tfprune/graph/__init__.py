@@ -5,7 +5,17 @@ from tfprune.graph.groups import Analysis, ChannelGroup, ChannelGroups, Member, 
 from tfprune.graph.kinds import KernelAxes, LayerKind, register_kind
 from tfprune.graph.record import Call, Role
 from tfprune.graph.rules import find_rule, rule
-from tfprune.graph.walk import Node, check_built, check_traceable, functional, is_graph, nested, room_for, walk
+from tfprune.graph.walk import (
+    Node,
+    check_built,
+    check_traceable,
+    functional,
+    is_graph,
+    nested,
+    output_structure,
+    room_for,
+    walk,
+)
 
 __all__ = [
     "Analysis",
@@ -26,6 +36,7 @@ __all__ = [
     "is_graph",
     "multiply_accumulates",
     "nested",
+    "output_structure",
     "register_kind",
     "room_for",
     "rule",

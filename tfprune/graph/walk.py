@@ -164,6 +164,26 @@ def functional(model: keras.Model) -> keras.Model:
         return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
+def output_structure(model: keras.Model) -> Any:
+    """Return symbolic outputs of a model in the structure in which it returns them.
+
+    Args:
+        model: A Sequential or functional model.
+
+    Returns:
+        A tensor, or a list or dict of tensors; those of a Sequential model are not `model.outputs` themselves.
+
+    Example:
+
+    >>> inputs = keras.Input((3,))
+    >>> heads = keras.Model(inputs, {"box": keras.layers.Dense(4)(inputs)})
+    >>> list(output_structure(keras.Sequential([keras.Input((3,)), heads])))
+    ['box']
+    """
+    # A Sequential model has its outputs as a flat list, and no `output` before it is called.
+    return model.compute_output_spec(model.inputs[0]) if isinstance(model, keras.Sequential) else model.output
+
+
 @contextlib.contextmanager
 def room_for(num_calls: int) -> Iterator[None]:
     """Let Keras make a model of so many calls: it follows them by recursion, and Python's limit is 1000.

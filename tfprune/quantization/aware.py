@@ -1,7 +1,7 @@
 """`quantize_aware`: a model that trains with the rounding that int8 will bring."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from tfprune.common.checks import check_choice
-from tfprune.graph import Node, check_traceable, walk
+from tfprune.data.inputs import name_in_file
+from tfprune.graph import Node, check_traceable, functional, walk
 from tfprune.graph.exclude import Exclude
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights, Range
 from tfprune.quantization.finite import check_finite_weights
@@ -82,7 +83,10 @@ def quantize_aware(
     check_finite_weights(model)
     flat = flattened(model, exclude)
     operators = Operators.of(flat)
-    return _Quantizer(operators, place(flat, operators), batch_normalization, keep_zeros, momentum).rewrite(flat)
+    quantizer = _Quantizer(
+        operators, place(flat, operators), batch_normalization, keep_zeros, momentum, names_of_outputs(model)
+    )
+    return quantizer.rewrite(flat)
 
 
 def is_quantize_aware(model: keras.Model) -> bool:
@@ -123,15 +127,41 @@ def input_ranges(model: keras.Model) -> list[Range | None]:
     return [ranges.get(id(tensor)) for tensor in model.inputs]
 
 
+def names_of_outputs(model: keras.Model) -> list[str]:
+    """Return the names by which Keras finds losses, metrics and labels of a model's outputs, for a copy to keep.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        One for each output; none at all where two are the same, or one is that of an input that is passed on.
+
+    Example:
+
+    >>> inputs = keras.Input((3,))
+    >>> names_of_outputs(keras.Model(inputs, keras.layers.Dense(2, name="classes")(inputs)))
+    ['classes']
+    """
+    view = functional(model)
+    passed_on = {id(tensor) for tensor in view.inputs} & {id(tensor) for tensor in view.outputs}
+    return list(view.output_names) if len(set(view.output_names)) == len(view.outputs) and not passed_on else []
+
+
 class _Quantizer(Rewriter):
     """Puts the layers that round into a flat model."""
 
     flat = True
 
     def __init__(
-        self, operators: Operators, placement: Placement, mode: Normalization, keep_zeros: bool, momentum: float
+        self,
+        operators: Operators,
+        placement: Placement,
+        mode: Normalization,
+        keep_zeros: bool,
+        momentum: float,
+        output_names: Sequence[str],
     ) -> None:
-        super().__init__()
+        super().__init__(output_names=output_names)
         self.placement, self.keep_zeros, self.momentum = placement, keep_zeros, momentum
         self.rules: dict[int, Rule] = {node.key: rule for node, rule in operators.calls()}
         self.sizes = Counter(site.group for site in placement.values())
@@ -157,7 +187,7 @@ class _Quantizer(Rewriter):
         self.apart = {node.key for node in operators.normalized.values()} - self.gone
 
     def enter(self, old: keras.KerasTensor, new: keras.KerasTensor) -> keras.KerasTensor:
-        return self._rounded(new, self.placement.get(id(old)), new.name)
+        return self._rounded(new, self.placement.get(id(old)), name_in_file(new.name))  # any text can name an input
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = self._rounded_on_the_way(node, args, kwargs)
@@ -181,7 +211,10 @@ class _Quantizer(Rewriter):
             options["pooled"] = True
         if self.rules[node.key].bounds_step and id(tensors[0]) in self.steps:
             options["least"] = self.steps[id(tensors[0])]
-        return [self._rounded(output, site, name, options) for output, site in zip(outputs, sites, strict=True)]
+        return [
+            self._rounded(output, site, name, options, self.ends.get(id(old)))
+            for output, site, old in zip(outputs, sites, node.outputs, strict=True)
+        ]
 
     def _rounded_on_the_way(self, node: Node, args: Any, kwargs: Any) -> Any:
         """Arguments of a call, of which some are rounded for it alone."""
@@ -204,40 +237,51 @@ class _Quantizer(Rewriter):
     def _layer(self, node: Node) -> Any:
         rule, layer = self.rules[node.key], node.operation
         if rule.kind not in (Kind.KERNEL, Kind.AFFINE) or node.key in self.apart:
-            return self._copy(node)
+            end = self.ends.get(id(node.outputs[0])) if id(node.outputs[0]) not in self.placement else None
+            return self._copy(node, end)
         return self.copies.once(("weights", *self._key(node)), lambda: self._wrapped(node, layer, rule))
 
     def _key(self, node: Node) -> tuple[int, int]:
         normalization = self.folded.get(node.key)
         return id(node.operation), 0 if normalization is None else normalization.key
 
-    def _copy(self, node: Node) -> Any:
+    def _copy(self, node: Node, name: str | None = None) -> Any:
         layer = node.operation
         if isinstance(layer, KeepFloat):  # a config would ask for registered classes
-            options = {"name": layer.name, "dtype": layer.dtype_policy}
+            options = {"name": name or layer.name, "dtype": layer.dtype_policy}
             return self.copies.once(("float", id(layer)), lambda: KeepFloat(self.copies.of(layer.layer), **options))
-        frozen = {"trainable": False} if node.key in self.frozen else {}
-        return self.copies.of(layer, **frozen)
+        changes: dict[str, Any] = {"trainable": False} if node.key in self.frozen else {}
+        changes |= {} if name is None else {"name": name}
+        return self.copies.of(layer, **changes)
+
+    def _inner(self, node: Node) -> keras.layers.Layer:
+        """A copy that lies in a wrapper, and keeps its name though a layer beside the wrapper may have it."""
+        return self._copy(node, node.operation.name)
 
     def _wrapped(self, node: Node, layer: Any, rule: Rule) -> keras.layers.Layer:
         if node.key in self.folded:
             normalization = self.folded[node.key].operation
             weights = folded_weights(layer, normalization)
-            copy = self.copies.new(layer, weights, use_bias=True)
+            copy = self.copies.new(layer, weights, use_bias=True, name=layer.name)
         else:
-            copy = self._copy(node)
+            copy = self._inner(node)
         joined = self.joined.get(node.key)
         zeros = [np.mean(keras.ops.convert_to_numpy(getattr(layer, name)) == 0) for name in rule.channel_axes]
         return QuantizeWeights(
             copy,
             rule.channel_axes,
             keep_zeros=self.keep_zeros and any(0 < share < 1 for share in zeros),
-            normalization=None if joined is None else self._copy(joined),
+            normalization=None if joined is None else self._inner(joined),
             name=self.copies.unused(f"quantize_{copy.name}"),
         )
 
     def _rounded(
-        self, tensor: keras.KerasTensor, site: Site | None, name: str, options: Mapping[str, Any] = MappingProxyType({})
+        self,
+        tensor: keras.KerasTensor,
+        site: Site | None,
+        name: str,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        end: str | None = None,
     ) -> keras.KerasTensor:
         if site is None:
             return tensor
@@ -248,7 +292,7 @@ class _Quantizer(Rewriter):
                 momentum=self.momentum,
                 fixed=site.range,
                 rounds=site.rounds,
-                name=self.copies.unused(f"{name}_range"),
+                name=end if end and self.sizes[site.group] == 1 else self.copies.unused(f"{name}_range"),
                 dtype=tensor.dtype,
             ),
         )

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.graph import Node, check_traceable, walk
-from tfprune.quantization.aware import is_quantize_aware
+from tfprune.graph import Node, check_traceable, functional, walk
+from tfprune.quantization.aware import is_quantize_aware, names_of_outputs
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
 from tfprune.quantization.barriers import Barrier
 from tfprune.quantization.int8_rules import Kind
@@ -42,22 +42,35 @@ def strip(model: keras.Model) -> keras.Model:
     ['InputLayer', 'Dense', 'ReLU']
     """
     _check_aware(model)
-    return _Stripper().rewrite(model)
+    return _Stripper(model).rewrite(model)
 
 
 class _Stripper(Rewriter):
     flat = True
 
+    def __init__(self, model: keras.Model) -> None:
+        names = names_of_outputs(model)
+        super().__init__(output_names=names)
+        makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
+        self._last: dict[int, str] = {}  # names of outputs by the call that makes them, but for rounding
+        for tensor, name in zip(model.outputs, names, strict=False):
+            while isinstance(makers[id(tensor)].operation, QuantizeActivation):
+                tensor = makers[id(tensor)].inputs[0]
+            self._last[makers[id(tensor)].key] = name
+
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = node.operation
+        named = {"name": self._last[node.key]} if node.key in self._last else {}
         if isinstance(layer, QuantizeActivation):
             return [args[0], args[0]]  # nothing reads the second, the step of the levels
         if isinstance(layer, KeepFloat):
-            return self.copy(layer.layer)(*args, **kwargs)
+            return self.copies.of(layer.layer, **named)(*args, **kwargs)
         if not isinstance(layer, QuantizeWeights):
-            return self.copy(layer)(*args, **kwargs)
-        made = self.copy(layer.layer)(args[0])
-        made = made if layer.normalization is None else self.copy(layer.normalization)(made)
+            return self.copies.of(layer, **named)(*args, **kwargs)
+        if layer.normalization is None:
+            made = self.copies.of(layer.layer, **named)(args[0])
+        else:
+            made = self.copies.of(layer.normalization, **named)(self.copies.of(layer.layer)(args[0]))
         return [made, made]  # nor the unit of the sums
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -18,16 +18,18 @@ class Copies:
 
     Args:
         rename: Whether a name that another copy has already gets a number, as layers of several models come into one.
+        reserved: Names that a copy has only if it is told to.
 
     Attributes:
         pairs: The layers, each with its copy, in the order in which they were made.
     """
 
-    def __init__(self, rename: bool = False) -> None:
+    def __init__(self, rename: bool = False, reserved: Iterable[str] = ()) -> None:
         self.pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
         self._rename = rename
         self._made: dict[Any, Any] = {}
-        self._names: set[str] = set()
+        self._reserved = set(reserved)
+        self._names = set(self._reserved)
         self._unset: list[Callable[[], None]] = []
 
     def of(self, operation: Any, **changes: Any) -> Any:
@@ -35,13 +37,19 @@ class Copies:
 
         Args:
             operation: A layer, or an operation of `keras.ops`.
-            **changes: What differs in the copy's config.
+            **changes: What differs in the copy's config; a `name` is taken as it is.
 
         Returns:
             The copy, the same each time; its weights are set by `set_weights`.
         """
         if not isinstance(operation, keras.layers.Layer):
-            return operation
+            if operation.name not in self._reserved - {changes.get("name")}:
+                return operation
+            config = operation.get_config()
+            return self.once(
+                ("copy", id(operation)),
+                lambda: type(operation).from_config({**config, "name": self.unused(operation.name)}),
+            )
         return self.once(("copy", id(operation)), lambda: self.new(operation, operation.variables, **changes))
 
     def new(self, layer: keras.layers.Layer, weights: Sequence[Any], /, **changes: Any) -> Any:
@@ -60,7 +68,8 @@ class Copies:
             for target, value in zip(copy.variables, weights, strict=True):
                 target.assign(value)
 
-        return self.add(layer, {**layer.get_config(), **changes, "name": self.unused(layer.name)}, fill)
+        name = changes.get("name") or self.unused(layer.name)
+        return self.add(layer, {**layer.get_config(), **changes, "name": name}, fill)
 
     def add(self, layer: keras.layers.Layer, config: dict[str, Any], fill: Fill) -> Any:
         """Return a layer of the same class from an edited config.

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from tfprune.graph import Node, functional, is_graph, room_for, walk
+from tfprune.graph import Node, functional, is_graph, output_structure, room_for, walk
 from tfprune.graph.calls import Tensors, renewed
 from tfprune.graph.walk import Shape
 from tfprune.rewriting.compiling import class_of_copy, compile_like, warn_of_lost_training
@@ -21,10 +21,14 @@ class Rewriter:
 
     Args:
         edits: What changes around calls.
+        output_names: Names for the outputs, in the order of `model.outputs`, by which Keras finds losses, metrics and
+            labels: it takes them from what makes an output, which in the copy may be something else. None: they follow.
 
     Attributes:
         flat: Whether the calls of models inside the model become calls of the copy itself.
         copies: The layers of the copy.
+        ends: The names of outputs by the ids of the old tensors. A layer that makes one in the copy can have it; where
+            none has, an `Identity` of this name follows.
 
     Example:
 
@@ -39,8 +43,10 @@ class Rewriter:
 
     flat = False
 
-    def __init__(self, edits: Edits | None = None) -> None:
-        self.copies = Copies(rename=self.flat)
+    def __init__(self, edits: Edits | None = None, output_names: Sequence[str] = ()) -> None:
+        self.copies = Copies(rename=self.flat, reserved=output_names)
+        self.ends: dict[int, str] = {}
+        self._output_names = output_names
         self._edits = edits or {}
         self._models: dict[int, keras.Model] = {}
         self._trains = True
@@ -135,11 +141,19 @@ class Rewriter:
 
     def _functional(self, original: Any, view: keras.Model, inputs: list[keras.KerasTensor]) -> keras.Model:
         entrances = {id(old): new for old, new in zip(view.inputs, inputs, strict=True)}
+        if self._output_names:
+            self.ends = dict(zip(map(id, view.outputs), self._output_names, strict=True))
         new = {id(old): self.enter(old, entrances[id(old)]) for old in view.inputs}
         self._replay(view, new)
         kept = class_of_copy(original, type(view)) if is_graph(original) else keras.Model
         first, last = _ends(original, view)
         with room_for(2 * len(new)):  # an edit may put a layer behind each call
+            copy = kept(renewed(first, entrances), renewed(last, new), name=original.name)
+            if not self._output_names or copy.output_names == list(self._output_names):
+                return copy
+            for old, name, found in zip(view.outputs, self._output_names, copy.output_names, strict=True):
+                if name != found:
+                    new[id(old)] = keras.layers.Identity(name=name, dtype=old.dtype)(new[id(old)])
             return kept(renewed(first, entrances), renewed(last, new), name=original.name)
 
     def _replay(self, view: keras.Model, new: Tensors) -> None:
@@ -180,6 +194,6 @@ class Rewriter:
 def _ends(original: Any, view: keras.Model) -> tuple[Any, Any]:
     """The inputs and outputs of a model in their own structure; a view may have a list for a tensor or a dict."""
     if isinstance(original, keras.Sequential):
-        return view.inputs[0], view.outputs if len(view.outputs) > 1 else view.outputs[0]
+        return view.inputs[0], keras.tree.pack_sequence_as(output_structure(original), view.outputs)
     own = original if is_graph(original) else view
     return own.input, own.output

@@ -1,6 +1,7 @@
 """Running a `.tflite` file as a device would: one sample at a time, real numbers in, real numbers out."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tfprune.common.native_logs import hidden_native_logs
 from tfprune.tflite.child_process import reason_of, run_program
 from tfprune.tflite.scales import RATIO_LIMIT, is_doubtful, kernel_scales
 from tfprune.tflite.unpacking import TFLiteFile
@@ -104,7 +106,8 @@ class TFLiteModel:
             )
         try:
             _ = self.file.model  # the interpreter trusts what it reads, and dies or hangs of some of it
-            self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+            with hidden_native_logs():
+                self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
         except ValueError as error:
             raise ValueError(
                 f"The .tflite file{where} of {len(content)} bytes is cut short or damaged: {error}. "
@@ -113,7 +116,8 @@ class TFLiteModel:
         try:
             if is_doubtful(self.file.model):
                 _try_apart(self.file)
-            self._interpreter.allocate_tensors()
+            with hidden_native_logs():
+                self._interpreter.allocate_tensors()
         except RuntimeError as error:
             raise RuntimeError(
                 f"This runtime cannot run the .tflite file{where}: {error}. Change the layer whose operator it names, "
@@ -151,6 +155,21 @@ class TFLiteModel:
         Raises:
             ValueError: If `x` does not fit the file's inputs, or the file has a fixed batch other than 1.
         """
+        outputs = list(self.predict_by_name(x).values())
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def predict_by_name(self, x: Inputs) -> dict[str, np.ndarray]:
+        """Return the outputs by their names, such as the keys of a Keras model that returns a dict.
+
+        Args:
+            x: The inputs, as in `predict`.
+
+        Returns:
+            An array as in `predict` for each output.
+
+        Raises:
+            ValueError: As in `predict`.
+        """
         stored = [details.quantize(array) for details, array in zip(self._inputs, self._arrays(x), strict=True)]
         num_samples = len(stored[0])
         results = [np.empty((num_samples, *details.shape[1:]), details.dtype) for details in self._outputs]
@@ -159,8 +178,9 @@ class TFLiteModel:
             self.invoke()
             for details, result in zip(self._outputs, results, strict=True):
                 result[row] = self._interpreter.get_tensor(details.index)[0]
-        real = [details.dequantize(result) for details, result in zip(self._outputs, results, strict=True)]
-        return real[0] if len(real) == 1 else real
+        return {
+            details.name: details.dequantize(result) for details, result in zip(self._outputs, results, strict=True)
+        }
 
     def set_inputs(self, x: Inputs) -> None:
         """Set the inputs for `invoke`: one sample, `x` as in `predict`."""
@@ -235,8 +255,10 @@ def _signature_details(interpreter: Interpreter) -> tuple[list[TensorDetails], l
     runner = interpreter.get_signature_runner(next(iter(signatures)))
     outputs = runner.get_output_details()
     graph_order = [detail["index"] for detail in interpreter.get_output_details()]
-    by_number = all(name.rpartition("_")[2].isdigit() for name in outputs)
-    order = sorted(outputs, key=_rank if by_number else lambda name: graph_order.index(outputs[name]["index"]))
+    if all(re.fullmatch(r"output_\d+", name) for name in outputs):  # output_10 comes after output_2
+        order = sorted(outputs, key=lambda name: int(name.removeprefix("output_")))
+    else:
+        order = sorted(outputs, key=lambda name: graph_order.index(outputs[name]["index"]))
     return _details(runner.get_input_details()), _details({name: outputs[name] for name in order})
 
 
@@ -252,9 +274,3 @@ def _details(tensors: Mapping[str, Mapping[str, Any]]) -> list[TensorDetails]:
         )
         for name, detail in tensors.items()
     ]
-
-
-def _rank(name: str) -> tuple[str, int]:
-    # output_10 comes after output_2, though not in the alphabet
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdigit() else (name, -1)

@@ -11,6 +11,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfprune.common.files import check_expansion
 from tfprune.tflite.sparse_tensors import positions
 
 _IDENTIFIER = b"TFL3"
@@ -52,7 +53,7 @@ class TFLiteFile:
 
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If it is a Keras model by its name.
+            ValueError: If it is a Keras model by its name, or what is packed into it would fill memory.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no file at {str(path)!r}. Check the path, or export the model first.")
@@ -61,6 +62,7 @@ class TFLiteFile:
                 f"{str(path)!r} is a Keras model, and a .tflite file is needed. Export it first: "
                 f"tfprune.export(model, '{Path(path).stem}.tflite')."
             )
+        check_expansion(path)  # labels stand behind the graph, in a zip archive
         return cls(Path(path).read_bytes(), path)
 
     @cached_property
@@ -170,10 +172,15 @@ class _AlignedBuffer(schema.BufferT):
 def _check(model: Any) -> None:
     if not model.subgraphs or not model.buffers:
         raise ValueError("it has no graph")
+    for code in model.operatorCodes or []:
+        _check_text("a custom operator", code.customCode or b"")
     for graph in model.subgraphs:
         _check_graph(model, graph)
     for signature in model.signatureDefs or []:
         maps = [*(signature.inputs or []), *(signature.outputs or [])]
+        _check_text("a signature", signature.signatureKey or b"")
+        for each in maps:
+            _check_text("an input or output", each.name)
         _check_range("subgraph", [signature.subgraphIndex], len(model.subgraphs))
         tensors = model.subgraphs[signature.subgraphIndex].tensors
         _check_range("tensor", [each.tensorIndex for each in maps], len(tensors))
@@ -183,6 +190,7 @@ def _check_graph(model: Any, graph: Any) -> None:
     tensors = graph.tensors or []
     _check_range("tensor", [*_list(graph.inputs), *_list(graph.outputs)], len(tensors))
     for tensor in tensors:
+        _check_text("a tensor", tensor.name or b"")
         _check_range("buffer", [tensor.buffer], len(model.buffers))
         _check_tensor(tensor, model.buffers[tensor.buffer])
     for operator in graph.operators or []:
@@ -197,6 +205,15 @@ def _check_range(what: str, indices: list[int], count: int) -> None:
     wrong = [int(index) for index in indices if not 0 <= index < count]
     if wrong:
         raise ValueError(f"it refers to {what} {wrong[0]}, but has {count}")
+
+
+def _check_text(owner: str, name: bytes | None) -> None:
+    try:
+        str(name or b"", "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the name of {owner} is no text: {name!r}") from error
+    if name is None:
+        raise ValueError(f"{owner} has no name")
 
 
 def _check_tensor(tensor: Any, buffer: Any) -> None:

@@ -94,8 +94,9 @@ class CompressionReport(Report):
         table.caption = "\n".join([*(_line(line) for line in self.budget), self._drop(), f"On {self.validation}."])
         return table
 
-    def __str__(self) -> str:
-        return f"{super().__str__()}\n\n{self.comparison}"
+    def tables(self) -> list[Table]:
+        """Return the phases, and below them the comparison."""
+        return [*super().tables(), *self.comparison.tables()]
 
     def _drop(self) -> str:
         metric = self.comparison.metric
