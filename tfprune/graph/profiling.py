@@ -109,7 +109,7 @@ def profile(model: keras.Model) -> Profile:
 def _add_rows(model: keras.Model, prefix: str, rows: dict[int, LayerProfile]) -> None:
     for node in walk(model):
         layer = node.operation
-        inner = nested(node)
+        inner = nested(node, own_sizes=True)
         if inner is not None:
             _add_rows(inner, f"{prefix}{layer.name}/", rows)
             continue

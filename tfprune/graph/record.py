@@ -13,7 +13,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from tfprune.graph.walk import Node, Shape
+from tfprune.graph.walk import Node, Shape, unreadable_because
 
 Role = Literal["producer", "affine", "statistics", "consumer"]
 """What a variable does to a channel: a kernel slice makes it, affine parameters (bias, gamma, beta, depthwise
@@ -162,7 +162,10 @@ class Call:
     def follow(self, rule: Rule | None) -> None:
         """Set the outputs by a rule; without one, nothing that the layer touches may go."""
         if rule is None:
-            self.outputs = self.give_up(f"no rule for {type(self.layer).__name__} {self.layer.name!r}")
+            why = unreadable_because(self.node).rstrip(".")
+            self.outputs = self.give_up(
+                f"no rule for {type(self.layer).__name__} {self.layer.name!r}{why and f': {why}'}"
+            )
         else:
             leaving = rule(self)
             self.outputs = leaving if isinstance(leaving, list) else [leaving]

@@ -2,17 +2,21 @@
 
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
 
 from tfprune.graph.calls import nodes_in_order
+from tfprune.graph.chains import chains
 from tfprune.graph.open_sizes import close_sizes
 
 _MODEL_VIEWS: "WeakKeyDictionary[keras.Model, keras.Model]" = WeakKeyDictionary()
-_LAYER_VIEWS: "WeakKeyDictionary[keras.layers.Layer, tuple[Any, keras.Model | None]]" = WeakKeyDictionary()
+_LAYER_VIEWS: "WeakKeyDictionary[keras.layers.Layer, dict[str, keras.Model | str]]" = WeakKeyDictionary()
+"""For each layer and each kind of arguments, the model that it stands for, or why there is none."""
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 class UnreadableError(ValueError):
@@ -36,16 +40,17 @@ def model_view(model: keras.Model) -> keras.Model:
         try:
             _MODEL_VIEWS[model] = _trace_model(model)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
                 f"The model {model.name!r} ({type(model).__name__}) computes in its own call(), which cannot be read "
-                f"layer by layer: {reason} Use layers and keras.ops in call(), or express the model as "
+                f"layer by layer: {_first_line(error)} Use layers and keras.ops in call(), or express the model as "
                 "keras.Model(inputs, outputs) or keras.Sequential."
             ) from error
     return _MODEL_VIEWS[model]
 
 
-def layer_view(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | None:
+def layer_view(
+    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> keras.Model | str:
     """Return a functional model that computes what a layer made of other layers does in one call.
 
     Args:
@@ -54,30 +59,56 @@ def layer_view(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
         kwargs: The keyword arguments.
 
     Returns:
-        A model with one input for each tensor, the same one each time; `None` if the layer holds no layers, or its
-        `call` cannot be read.
-
-    Raises:
-        ValueError: If a layer that can be read is called on tensors of different shapes.
+        A model with one input for each tensor, the same one each time for the same shapes; or why there is none.
     """
-    signature = keras.tree.map_structure(_signature, (args, dict(kwargs)))
-    if layer not in _LAYER_VIEWS:
-        _LAYER_VIEWS[layer] = (signature, _try_layer(layer, args, kwargs))
-    known, view = _LAYER_VIEWS[layer]
-    if view is not None and str(known) != str(signature):
-        raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) is called on different shapes or arguments, so it "
-            "cannot be read layer by layer. Call one layer object for each, or express it as keras.Model(inputs, "
-            "outputs)."
-        )
-    return view
+    signature = str(keras.tree.map_structure(_signature, (args, dict(kwargs))))
+    views = _LAYER_VIEWS.setdefault(layer, {})
+    if signature not in views:
+        views[signature] = _try_layer(layer, args, kwargs)
+    return views[signature]
 
 
 def _signature(value: Any) -> Any:
     return f"{value.shape}" if isinstance(value, keras.KerasTensor) else value
 
 
-def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | None:
+def general_arguments(calls: Sequence[Arguments]) -> Arguments | None:
+    """Return arguments that stand for those of several calls of one layer.
+
+    Args:
+        calls: The positional and keyword arguments of each call.
+
+    Returns:
+        The arguments, in which sizes of tensors that differ are open; `None` if more than sizes differs.
+
+    Example:
+
+    >>> first, second = (keras.KerasTensor((None, size, 4)) for size in (8, 16))
+    >>> general_arguments([((first,), {}), ((second,), {})])[0][0].shape
+    (None, None, 4)
+    """
+    flat = [keras.tree.flatten(call) for call in calls]
+    merged = [_general(values) for values in zip(*flat, strict=False)]
+    alike = len({len(values) for values in flat}) == 1 and all(fits for fits, _ in merged)
+    found = keras.tree.pack_sequence_as(calls[0], [value for _, value in merged]) if alike else None
+    return found
+
+
+def _general(values: Sequence[Any]) -> tuple[bool, Any]:
+    """Whether these arguments differ in nothing but sizes, and what stands for all of them."""
+    first = values[0]
+    if not all(isinstance(value, keras.KerasTensor) for value in values):
+        return len({str(_signature(value)) for value in values}) == 1, first
+    shapes = {tuple(value.shape) for value in values}
+    if len(shapes) == 1:
+        return True, first
+    sizes = [None if len({*each}) > 1 else each[0] for each in zip(*shapes, strict=False)]
+    return len({len(shape) for shape in shapes}) == 1, keras.KerasTensor(sizes, first.dtype, name=first.name)
+
+
+def _try_layer(
+    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> keras.Model | str:
     numbers = itertools.count()
     args, named = keras.tree.map_structure(
         lambda value: (
@@ -95,12 +126,22 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
     try:
         view = close_sizes(lambda structure: _run(layer, *structure), (args, named), view_of)
         _check(layer, view, args, named)
-    except Exception:  # whatever a user's call raises on symbolic tensors: the layer is then one without a rule
-        return None
+    except Exception as error:  # whatever a user's call raises on symbolic tensors
+        return _first_line(error)
     # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
-    held = [each for each in view.layers if isinstance(each, keras.layers.Layer)]
-    readable = any(each.weights for each in held) and not any(isinstance(each, keras.layers.Lambda) for each in held)
-    return view if readable else None
+    if any(isinstance(each, keras.layers.Lambda) for each in _deep(view)):
+        return "it holds a Lambda, which only the layer itself can load."
+    return view if any(each.weights for each in view.layers) else "it holds no layers with weights."
+
+
+def _deep(view: keras.Model) -> Iterator[Any]:
+    for layer in view.layers:
+        yield layer
+        yield from (chain[-1] for chain in chains(layer))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _unpack(tensors: list[Any]) -> Any:

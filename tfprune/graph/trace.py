@@ -48,7 +48,12 @@ def _trace_into(model: keras.Model, inputs: list[int], find_rule: FindRule, reco
         arriving = [flows[id(tensor)] for tensor in node.inputs]
         inner = nested(node) if find_rule(node.operation) is None else None
         if inner is not None:
-            record.views[id(node.operation)] = inner
+            if record.views.setdefault(id(node.operation), inner) is not inner:
+                raise ValueError(
+                    f"The layer {node.operation.name!r} ({type(node.operation).__name__}) is called inside different "
+                    "layers or models on different shapes, so it cannot be read layer by layer. Call one layer object "
+                    "for each, or express it as keras.Model(inputs, outputs)."
+                )
             # Its inputs have one size, whichever call they come from.
             for first, other in zip(record.entries.setdefault(id(node.operation), arriving), arriving, strict=True):
                 record.tie(record.flows[first], record.flows[other])
