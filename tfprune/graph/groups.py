@@ -12,8 +12,7 @@ from rich.table import Table
 from tfprune.common.tables import Report, new_table
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.liveness import dead_labels, stranded
-from tfprune.graph.record import Binding, Effect, Role, Rule, Trace, connected_components
-from tfprune.graph.rules import find_rule
+from tfprune.graph.record import Binding, Effect, Role, Trace, connected_components
 from tfprune.graph.trace import trace
 
 
@@ -262,7 +261,7 @@ def analyse(
     >>> [group.size for group in analyse(model).groups if not group.frozen]
     [8]
     """
-    record = trace(model, _find_trace, approximate, cut)
+    record = trace(model, approximate, cut)
     labels = record.components()
     _freeze_constants(record, labels)
     reasons = _frozen_reasons(record, labels, exclude, model)
@@ -286,11 +285,6 @@ def _freeze_constants(record: Trace, labels: np.ndarray) -> None:
         if channels.size:
             reason = f"a removed channel would leave a constant that {call.layer.name!r} cannot absorb"
             record.frozen.append((channels, reason))
-
-
-def _find_trace(operation: keras.Operation) -> Rule | None:
-    found = find_rule(operation)
-    return found.trace if found else None
 
 
 def _frozen_reasons(

@@ -13,7 +13,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from tfprune.graph.walk import Node, Shape, unreadable_because
+from tfprune.graph.walk import Node, Shape
 
 Role = Literal["producer", "affine", "statistics", "consumer"]
 """What a variable does to a channel: a kernel slice makes it, affine parameters (bias, gamma, beta, depthwise
@@ -55,6 +55,8 @@ class Trace:
         raw: The variables (by id) that operations use directly, without a layer.
         entries: For each nested model or layer made of layers (by id), the numbers of the tensors that go into it.
         views: For each nested model or layer made of layers (by id), the functional model that it stands for.
+        config_sizes: For each layer that is kept whole (by id), entries of its config that hold a number of channels,
+            with these.
         approximate: Whether layers that mix channels may lose some of them.
         cut: For gammas of BatchNormalization (by id), the positions at which channels end, because gamma and beta are
             zero there: what leaves the layer are channels of their own, so that a branch can lose them alone.
@@ -70,6 +72,7 @@ class Trace:
     raw: list[int] = field(default_factory=list)
     entries: dict[int, list[int]] = field(default_factory=dict)
     views: dict[int, keras.Model] = field(default_factory=dict)
+    config_sizes: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     approximate: bool = False
     cut: Mapping[int, np.ndarray] = field(default_factory=dict)
 
@@ -159,13 +162,11 @@ class Call:
     owner: keras.layers.Layer | None = None
     inner: list["Call"] = field(default_factory=list)
 
-    def follow(self, rule: Rule | None) -> None:
-        """Set the outputs by a rule; without one, nothing that the layer touches may go."""
+    def follow(self, rule: Rule | None, why: str = "") -> None:
+        """Set the outputs by a rule; without one, nothing that the layer touches may go, and `why` may say more."""
         if rule is None:
-            why = unreadable_because(self.node).rstrip(".")
-            self.outputs = self.give_up(
-                f"no rule for {type(self.layer).__name__} {self.layer.name!r}{why and f': {why}'}"
-            )
+            known = f"no rule for {type(self.layer).__name__} {self.layer.name!r}"
+            self.outputs = self.give_up(f"{known}: {why.rstrip('.')}" if why else known)
         else:
             leaving = rule(self)
             self.outputs = leaving if isinstance(leaving, list) else [leaving]

@@ -42,7 +42,7 @@ def model_view(model: keras.Model) -> keras.Model:
         except Exception as error:
             raise ValueError(
                 f"The model {model.name!r} ({type(model).__name__}) computes in its own call(), which cannot be read "
-                f"layer by layer: {_first_line(error)} Use layers and keras.ops in call(), or express the model as "
+                f"layer by layer: {first_line(error)} Use layers and keras.ops in call(), or express the model as "
                 "keras.Model(inputs, outputs) or keras.Sequential."
             ) from error
     return _MODEL_VIEWS[model]
@@ -61,14 +61,19 @@ def layer_view(
     Returns:
         A model with one input for each tensor, the same one each time for the same shapes; or why there is none.
     """
-    signature = str(keras.tree.map_structure(_signature, (args, dict(kwargs))))
+    called = signature((args, dict(kwargs)))
     views = _LAYER_VIEWS.setdefault(layer, {})
-    if signature not in views:
-        views[signature] = _try_layer(layer, args, kwargs)
-    return views[signature]
+    if called not in views:
+        views[called] = _try_layer(layer, args, kwargs)
+    return views[called]
 
 
-def _signature(value: Any) -> Any:
+def signature(arguments: Any) -> str:
+    """Return what tells calls of a layer apart: the shapes of tensors, and all other arguments."""
+    return str(keras.tree.map_structure(_shape_or_self, arguments))
+
+
+def _shape_or_self(value: Any) -> Any:
     return f"{value.shape}" if isinstance(value, keras.KerasTensor) else value
 
 
@@ -98,7 +103,7 @@ def _general(values: Sequence[Any]) -> tuple[bool, Any]:
     """Whether these arguments differ in nothing but sizes, and what stands for all of them."""
     first = values[0]
     if not all(isinstance(value, keras.KerasTensor) for value in values):
-        return len({str(_signature(value)) for value in values}) == 1, first
+        return len({str(_shape_or_self(value)) for value in values}) == 1, first
     shapes = {tuple(value.shape) for value in values}
     if len(shapes) == 1:
         return True, first
@@ -124,10 +129,10 @@ def _try_layer(
         return keras.Model(_unpack(inputs), _unpack(keras.tree.flatten(outputs)), name=layer.name)
 
     try:
-        view = close_sizes(lambda structure: _run(layer, *structure), (args, named), view_of)
+        view = close_sizes(lambda structure: run_on_symbols(layer, *structure), (args, named), view_of)
         _check(layer, view, args, named)
     except Exception as error:  # whatever a user's call raises on symbolic tensors
-        return _first_line(error)
+        return first_line(error)
     # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
     if any(isinstance(each, keras.layers.Lambda) for each in _deep(view)):
         return "it holds a Lambda, which only the layer itself can load."
@@ -140,7 +145,8 @@ def _deep(view: keras.Model) -> Iterator[Any]:
         yield from (chain[-1] for chain in chains(layer))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an exception says first, or its class."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -151,7 +157,7 @@ def _unpack(tensors: list[Any]) -> Any:
 def _trace_model(model: keras.Model) -> keras.Model:
     def view_on(inputs: Any) -> keras.Model:
         return close_sizes(
-            lambda each: _run(model, (each,), {}), inputs, lambda outputs: keras.Model(inputs, outputs, name=model.name)
+            lambda each: run_on_symbols(model, (each,), {}), inputs, lambda outputs: keras.Model(inputs, outputs, name=model.name)
         )
 
     inputs = _symbolic_inputs(model)
@@ -205,8 +211,21 @@ class _WatchedScope(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
-def _run(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None) -> Any:
-    """Call `layer.call` on symbolic tensors; layers inside it find out themselves whether they train."""
+def run_on_symbols(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None) -> Any:
+    """Call `layer.call` on symbolic tensors; layers inside it find out themselves whether they train.
+
+    Args:
+        layer: The layer.
+        args: The positional arguments, with symbolic tensors.
+        kwargs: The keyword arguments.
+        training: What `call` is told, if it takes it.
+
+    Returns:
+        The outputs.
+
+    Raises:
+        UnreadableError: If it reads the value of a variable, or adds a loss.
+    """
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": training}
     with _WatchedScope() as scope:
@@ -228,7 +247,7 @@ def _check(layer: keras.layers.Layer, view: keras.Model, args: tuple[Any, ...], 
         if id(weight) not in held:
             raise UnreadableError(f"its variable {weight.path!r} does not belong to a layer that is called.")
     if "training" in inspect.signature(layer.call).parameters:
-        outputs = keras.tree.flatten(_run(layer, args, kwargs, training=True))
+        outputs = keras.tree.flatten(run_on_symbols(layer, args, kwargs, training=True))
         if _kinds(keras.Model(view.inputs, outputs, name=view.name)) != _kinds(view):
             raise UnreadableError("it does something else in training.")
 

@@ -136,7 +136,7 @@ def walk(model: keras.Model) -> Iterator[Node]:
     nodes = nodes_in_order(functional(model))
     calls: dict[int, list[Arguments]] = {}
     for node in nodes:
-        if _is_own(node.operation):
+        if is_own(node.operation):
             calls.setdefault(id(node.operation), []).append((tuple(node.arguments.args), node.arguments.kwargs))
     general = {key: general_arguments(arguments) for key, arguments in calls.items()}
     for node in nodes:
@@ -151,8 +151,8 @@ def walk(model: keras.Model) -> Iterator[Node]:
         )
 
 
-def _is_own(operation: Any) -> bool:
-    """Whether an operation is a layer of the user's, whose `call` is to be read."""
+def is_own(operation: Any) -> bool:
+    """Return whether an operation is a layer of the user's, whose `call` is to be read."""
     return isinstance(operation, keras.layers.Layer) and not type(operation).__module__.startswith("keras.")
 
 
@@ -239,7 +239,7 @@ def unreadable_because(node: Node) -> str:
 
 
 def _view(node: Node) -> keras.Model | str | None:
-    if not _is_own(node.operation):
+    if not is_own(node.operation):
         return None
     if node.general is None:
         return "it is called with different arguments."

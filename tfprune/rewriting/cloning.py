@@ -7,9 +7,10 @@ import keras
 import numpy as np
 
 from tfprune.graph import Analysis, Node, find_rule
+from tfprune.graph.making import made_from_config
 from tfprune.graph.rules.channel_axes import resized
+from tfprune.graph.rules.registry import count_alive
 from tfprune.graph.walk import Shape
-from tfprune.rewriting.copies import made_from_config
 from tfprune.rewriting.edits import Edits
 from tfprune.rewriting.engine import Rewriter
 
@@ -111,6 +112,8 @@ class _Resizer(Rewriter):
             rule.resize(self._first[id(layer)], config, self._alive)
         if rule is not None and rule.rescale is not None:
             self._factors.update(rule.rescale(self._first[id(layer)], self._alive))
+        sizes = self._trace.config_sizes.get(id(layer), {})
+        config |= {key: count_alive(channels, self._alive) for key, channels in sizes.items()}
         if id(layer) in self._biases and "use_bias" in config:  # an EinsumDense has its bias already
             config["use_bias"] = True
         if isinstance(layer, keras.layers.Layer):

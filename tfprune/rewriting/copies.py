@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from tfprune.graph.making import made_from_config
+
 Fill = Callable[[keras.layers.Layer, keras.layers.Layer], None]
 """Gives the copy of a layer its weights, once it is built."""
 
@@ -100,25 +102,6 @@ class Copies:
         """Set the weights of the copies, which are built by now."""
         for finish in self._unset:
             finish()
-
-
-def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
-    """Make a layer of the same class from its edited config.
-
-    Args:
-        layer: The layer.
-        config: What its `get_config` returns, perhaps with other sizes or data types.
-
-    Returns:
-        The new layer.
-    """
-    if not isinstance(layer, keras.layers.Lambda):
-        return type(layer).from_config(config)
-    # Its from_config refuses a Python lambda, as it might come from a stranger's file. This one is the user's own.
-    named = {key: config[key] for key in ("name", "trainable", "dtype")}
-    options = {"mask": layer.mask, "arguments": layer.arguments}
-    # Private: the output shape as it was given, of which get_config() has the code alone.
-    return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
 
 
 def copy_adapted_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:

@@ -1,0 +1,67 @@
+"""Layers made anew from their configs, with the layer itself at hand."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from tfprune.graph.chains import chains
+
+
+def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> Any:
+    """Make a layer of the same class from its edited config.
+
+    Classes and functions that are not registered with Keras are taken from the layer.
+
+    Args:
+        layer: The layer, or an operation.
+        config: What its `get_config` returns, perhaps with other sizes or data types.
+
+    Returns:
+        The new layer.
+
+    Raises:
+        ValueError: If the config is not one that its constructor takes.
+
+    Example:
+
+    >>> def halved(x):
+    ...     return x / 2
+    >>> layer = keras.layers.Dense(4, activation=halved)
+    >>> made_from_config(layer, {**layer.get_config(), "units": 2}).activation is halved
+    True
+    """
+    if isinstance(layer, keras.layers.Lambda):
+        # Its from_config refuses a Python lambda, as it might come from a stranger's file. This one is the user's own.
+        named = {key: config[key] for key in ("name", "trainable", "dtype")}
+        options = {"mask": layer.mask, "arguments": layer.arguments}
+        # Private: the output shape as it was given, of which get_config() has the code alone.
+        return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
+    functions = {key: held for key in config if _is_function(held := getattr(layer, key, None))}
+    try:
+        with keras.saving.custom_object_scope(_custom_objects(layer)):
+            return type(layer).from_config({**config, **functions})
+    except Exception as error:
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config: "
+            f"{str(error).strip() or type(error).__name__} Its get_config() has to return what its __init__ takes, and "
+            "its from_config() to turn it back; exclude the layer to leave it as it is."
+        ) from error
+
+
+def _is_function(value: Any) -> bool:
+    """Whether an attribute is a function of the user's, such as an activation; Keras knows its own by name."""
+    return callable(value) and hasattr(value, "__name__") and not str(value.__module__).startswith("keras.")
+
+
+def _custom_objects(layer: Any) -> dict[str, Any]:
+    """The user's classes and functions in a layer and the layers inside it, by the names that configs have for them."""
+    found: dict[str, Any] = {}
+    inside = chains(layer) if isinstance(layer, keras.layers.Layer) else ()
+    for each in (layer, *(chain[-1] for chain in inside)):
+        for value in (each, *vars(each).values()):
+            if _is_function(value):
+                found[value.__name__] = value
+            elif not type(value).__module__.startswith(("keras.", "builtins")):
+                found[type(value).__name__] = type(value)
+    return found
