@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfprune.graph.chains import chains
+from tfprune.graph.subclassed import first_line
 
 
 def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> Any:
@@ -37,16 +38,26 @@ def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> Any:
         options = {"mask": layer.mask, "arguments": layer.arguments}
         # Private: the output shape as it was given, of which get_config() has the code alone.
         return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
-    functions = {key: held for key in config if _is_function(held := getattr(layer, key, None))}
     try:
         with keras.saving.custom_object_scope(_custom_objects(layer)):
-            return type(layer).from_config({**config, **functions})
+            return type(layer).from_config(_with_functions(layer, config))
     except Exception as error:
         raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config: "
-            f"{str(error).strip() or type(error).__name__} Its get_config() has to return what its __init__ takes, and "
-            "its from_config() to turn it back; exclude the layer to leave it as it is."
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config "
+            f"({first_line(error).rstrip('.')}). Its get_config() has to return what its __init__ takes."
         ) from error
+
+
+def _with_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """A config, also of the layers in a wrapper, with functions of the user's in the place of what stands for them."""
+    changed = dict(config)
+    for key, value in config.items():
+        held = getattr(layer, key, None)
+        if _is_function(held):
+            changed[key] = held
+        elif isinstance(held, keras.layers.Layer) and isinstance(value, dict) and isinstance(value.get("config"), dict):
+            changed[key] = {**value, "config": _with_functions(held, value["config"])}
+    return changed
 
 
 def _is_function(value: Any) -> bool:

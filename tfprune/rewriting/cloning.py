@@ -102,6 +102,9 @@ class _Resizer(Rewriter):
 
     def _resized(self, layer: Any) -> Any:
         rule = find_rule(layer)
+        whole = self._whole(layer) if rule is None else None
+        if whole is not None:
+            return whole
         try:
             config = layer.get_config()
         except NotImplementedError:
@@ -119,6 +122,10 @@ class _Resizer(Rewriter):
         if isinstance(layer, keras.layers.Layer):
             return self.copies.add(layer, config, self._fill)
         return made_from_config(layer, config)
+
+    def _whole(self, layer: Any) -> Any:
+        """The copy of a layer that nobody can resize, which is called on what the layer is called on."""
+        return None if id(layer) in self._trace.config_sizes else self.copies.whole(layer)
 
     def _fill(self, layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
         bias = self._biases.get(id(layer))
@@ -142,6 +149,9 @@ class _Resizer(Rewriter):
 
 class _Anew(_Resizer):
     """Makes layers of other sizes, with the weights that their initializers draw."""
+
+    def _whole(self, layer: Any) -> Any:
+        return None
 
     def _fill(self, layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
         pass

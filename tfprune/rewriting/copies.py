@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from tfprune.graph.making import made_from_config
+from tfprune.graph.walk import is_own
+from tfprune.rewriting.object_copies import copied_object
 
 Fill = Callable[[keras.layers.Layer, keras.layers.Layer], None]
 """Gives the copy of a layer its weights, once it is built."""
@@ -42,7 +44,32 @@ class Copies:
         """
         if not isinstance(operation, keras.layers.Layer):
             return operation
-        return self.once(("copy", id(operation)), lambda: self.new(operation, operation.variables, **changes))
+
+
+        def make() -> Any:
+            whole = None if changes else self.whole(operation)
+            return self.new(operation, operation.variables, **changes) if whole is None else whole
+
+        return self.once(("copy", id(operation)), make)
+
+    def whole(self, layer: keras.layers.Layer) -> Any:
+        """Return a copy of a layer of the user's that stays as it is, whatever its config says.
+
+        Args:
+            layer: The layer.
+
+        Returns:
+            The copy, with the same weights; `None` for layers of Keras, and those that only a config can copy.
+        """
+        if not is_own(layer):
+            return None
+        try:
+            copy = copied_object(layer)
+        except Exception:  # whatever an attribute of a stranger's layer raises; its config is left to try
+            return None
+        copy.name = self.unused(layer.name)
+        self.pairs.append((layer, copy))
+        return copy
 
     def new(self, layer: keras.layers.Layer, weights: Sequence[Any], /, **changes: Any) -> Any:
         """Return another copy of a layer.
@@ -77,7 +104,10 @@ class Copies:
         self.pairs.append((layer, copy))
 
         def finish() -> None:
-            fill(layer, copy)
+            try:
+                fill(layer, copy)
+            except ValueError as error:
+                raise ValueError(_unlike(layer, copy)) from error
             copy_adapted_state(layer, copy)
 
         self._unset.append(finish)
@@ -102,6 +132,17 @@ class Copies:
         """Set the weights of the copies, which are built by now."""
         for finish in self._unset:
             finish()
+
+
+def _unlike(layer: keras.layers.Layer, copy: keras.layers.Layer) -> str:
+    held, made = (
+        [f"{variable.name} {tuple(variable.shape)}" for variable in each.variables] for each in (layer, copy)
+    )
+    return (
+        f"The layer {layer.name!r} ({type(layer).__name__}) has the variables {held}, but one that is made from its "
+        f"config has {made}. Its get_config() has to return all that its __init__ takes, and its build() to make all of "
+        "its variables and build the layers inside it."
+    )
 
 
 def copy_adapted_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
