@@ -103,11 +103,13 @@ class ChannelGroups(Report):
     Attributes:
         model: The name of the model.
         groups: The groups.
+        unread: Layers with weights whose channels are not followed, so that they are in no group; with the reason.
         removable: Labels of the channels that are dead as the weights are now, and that `shrink` removes.
     """
 
     model: str
     groups: tuple[ChannelGroup, ...]
+    unread: Mapping[str, str] = field(default_factory=dict)
     removable: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
     def __iter__(self) -> Iterator[ChannelGroup]:
@@ -134,16 +136,20 @@ class ChannelGroups(Report):
             }
             for group in self.groups
         ]
-        return {"model": self.model, "groups": rows}
+        return {"model": self.model, "groups": rows, "unread": dict(self.unread)}
 
     def to_table(self) -> Table:
         """Return one row per group."""
         title = f"Channel groups of {self.model}: {len(self.free)} of {len(self)} free"
+        if self.unread:
+            title += f", {len(self.unread)} {'layer is' if len(self.unread) == 1 else 'layers are'} not followed"
         table = new_table(title, ["group", "made by", "read by", "frozen because"], ["channels", "after shrink"])
         for row in self.to_dict()["groups"]:
             lists = [", ".join(row[key]) for key in ("made_by", "read_by")]
             widths = [str(row[key]) for key in ("channels", "channels_after_shrink")]
             table.add_row(row["name"], *lists, "; ".join(row["frozen"]) or "-", *widths)
+        for name, reason in self.unread.items():
+            table.add_row(f"({name})", name, "", reason, "", "")
         return table
 
 
@@ -272,7 +278,7 @@ def analyse(
         for group in np.unique(group_of[roots]).tolist():
             bound.setdefault(group, []).append((binding, roots))
     groups = [_make_group(group, bound[group], group_of, reasons) for group in sorted(bound)]
-    return Analysis(record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers)))
+    return Analysis(record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers), record.unread))
 
 
 def _freeze_constants(record: Trace, labels: np.ndarray) -> None:

@@ -14,10 +14,14 @@ from tfprune.graph.rules.channel_axes import resized, varying_axes
 from tfprune.graph.rules.variables import Part, joined, moved
 from tfprune.graph.subclassed import raw_variables
 from tfprune.graph.walk import Node, functional, is_own, nested, unreadable_because, walk
+from tfprune.graph.wrapped import model_for_each_step
 from tfprune.graph.whole_layers import NotFollowedError, WholeLayer, read_whole
 
 MODEL_INPUT = "model input"
 MODEL_OUTPUT = "model output"
+
+_STEP = keras.layers.Identity(name="time_step")
+"""Stands in calls for the way from all time steps to one, and back."""
 
 
 def trace(model: keras.Model, approximate: bool = False, cut: Mapping[int, np.ndarray] | None = None) -> Trace:
@@ -53,21 +57,48 @@ def _trace_into(model: keras.Model, inputs: list[int], record: Trace) -> list[in
 
 def _leaving(node: Node, arriving: list[int], record: Trace) -> list[int]:
     """The numbers of the tensors that come out of a call."""
+    stepped = model_for_each_step(node)
+    if stepped is not None and find_rule(stepped[0]) is None:
+        return _trace_steps(node, *stepped, arriving, record)
     if find_rule(node.operation) is not None:
         return _apply_rule(node, arriving, record)
     inner = nested(node)
-    if inner is None:
-        return _trace_whole(node, arriving, record)
-    if record.views.setdefault(id(node.operation), inner) is not inner:
+    return _trace_whole(node, arriving, record) if inner is None else _enter(node.operation, inner, arriving, record)
+
+
+def _enter(layer: keras.layers.Layer, inner: keras.Model, arriving: list[int], record: Trace) -> list[int]:
+    """Go into the model that a layer is or stands for."""
+    if record.views.setdefault(id(layer), inner) is not inner:
         raise ValueError(
-            f"The layer {node.operation.name!r} ({type(node.operation).__name__}) is called inside different layers or "
-            "models on different shapes, so it cannot be read layer by layer. Call one layer object for each, or "
-            "express it as keras.Model(inputs, outputs)."
+            f"The layer {layer.name!r} ({type(layer).__name__}) is called inside different layers or models on different "
+            "shapes, so it cannot be read layer by layer. Call one layer object for each, or express it as "
+            "keras.Model(inputs, outputs)."
         )
     # Its inputs have one size, whichever call they come from.
-    for first, other in zip(record.entries.setdefault(id(node.operation), arriving), arriving, strict=True):
+    for first, other in zip(record.entries.setdefault(id(layer), arriving), arriving, strict=True):
         record.tie(record.flows[first], record.flows[other])
     return _trace_into(inner, arriving, record)
+
+
+def _trace_steps(
+    node: Node, layer: keras.layers.Layer, inner: keras.Model, arriving: list[int], record: Trace
+) -> list[int]:
+    """Go into a model that is called for each time step, between two calls that do nothing but drop and add that axis."""
+    for extra in arriving[1:]:
+        record.frozen.append((record.flows[extra].ravel(), f"{node.operation.name!r} reads it as a mask"))
+    channels = record.flows[arriving[0]]
+    record.tie(channels[:1], channels)
+    into = Node(_STEP, node.inputs[:1], tuple(inner.inputs))
+    out_of = Node(_STEP, tuple(inner.outputs), node.outputs)
+    outside, steps = record.repeats, node.input_shapes[0][0]
+    entering = _new_call(into, arriving[:1], record, node.operation)
+    entering.outputs = [channels[0]]
+    record.repeats = None if steps is None or outside is None else outside * steps
+    made = _enter(layer, inner, _finish(entering, record), record)
+    record.repeats = outside
+    leaving = _new_call(out_of, made, record, node.operation)
+    leaving.outputs = [record.flows[made[0]][None]]
+    return _finish(leaving, record)
 
 
 def _apply_rule(
@@ -87,7 +118,7 @@ def _apply_rule(
 def _new_call(node: Node, arriving: list[int], record: Trace, owner: keras.layers.Layer | None) -> Call:
     channels = [record.flows[flow] for flow in arriving]
     call = Call(node.operation, node, channels, node.input_shapes, node.output_shapes, record, input_flows=arriving)
-    call.owner = owner
+    call.owner, call.repeats = owner, record.repeats
     return call
 
 

@@ -102,6 +102,10 @@ class _Resizer(Rewriter):
 
     def _resized(self, layer: Any) -> Any:
         rule = find_rule(layer)
+        inner = getattr(layer, "layer", None)
+        if id(inner) in self._trace.views:  # a wrapper that calls a model for each time step
+            options = {**layer.get_config(), "layer": self._model(inner, self._trace.views[id(inner)])}
+            return type(layer)(**options)
         whole = self._whole(layer) if rule is None else None
         if whole is not None:
             return whole
