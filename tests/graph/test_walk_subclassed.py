@@ -120,12 +120,20 @@ def test_a_block_called_twice_is_shared():
     assert small.get_layer("block").get_layer("conv").filters < 6
 
 
-def test_a_block_called_on_different_shapes_says_what_to_do():
+def test_a_block_called_on_different_shapes_is_one_with_open_sizes():
     inputs = keras.Input((8, 8, 3))
     block, x = Block(6, name="block"), L.Conv2D(6, 1, name="stem")(inputs)
     x = block(L.MaxPooling2D()(block(x)))
+    small = shrunken_equals_masked(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+    assert small.get_layer("block").get_layer("conv").filters < 6
+
+
+def test_a_block_called_on_different_shapes_in_different_places_says_what_to_do():
+    inputs, half, block = keras.Input((8, 8, 6)), keras.Input((4, 4, 6)), Block(6, name="block")
+    inner = keras.Model(half, block(half), name="inner")
+    outputs = L.Dense(2)(L.Flatten()(inner(L.MaxPooling2D()(block(inputs)))))
     with pytest.raises(ValueError, match="one layer object for each"):
-        channel_groups(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+        channel_groups(keras.Model(inputs, outputs))
 
 
 class Mixed(keras.Model):

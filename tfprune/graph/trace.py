@@ -146,6 +146,7 @@ class _Whole:
 
     def __init__(self, node: Node, arriving: list[int], record: Trace) -> None:
         self._node, self._arriving, self._record = node, arriving, record
+        self._bound: dict[tuple[int, int], np.ndarray] = {}
         self._whole: WholeLayer = read_whole(node.operation, node.args, node.kwargs)
         self._flows = {id(tensor): flow for tensor, flow in zip(self._whole.inputs, arriving, strict=True)}
         self._parts = {key: Part.of(variable) for key, variable in self._whole.variables.items()}
@@ -174,6 +175,7 @@ class _Whole:
             )
             call.outputs = [joined(call, parts[0], is_first=inner.inputs[0] is not tensors[0])]
             leaving = _finish(call, self._record)
+            self._bound |= {(id(each.variable), each.axis): each.channels for each in call.bindings}
         else:
             raise NotFollowedError(f"it combines several variables in {inner.operation.name!r}")
         self._flows.update((id(tensor), flow) for tensor, flow in zip(inner.outputs, leaving, strict=True))
@@ -203,8 +205,8 @@ class _Whole:
         record.config_sizes[id(layer)] = dict.fromkeys(keys, numbers)
 
     def _shape(self, variable: keras.Variable, alive: np.ndarray) -> tuple[int, ...]:
-        bound = [self._record.bindings.get((id(variable), axis)) for axis in range(len(variable.shape))]
+        bound = [self._bound.get((id(variable), axis)) for axis in range(len(variable.shape))]
         return tuple(
-            size if each is None else int(alive[each.channels].sum())
-            for size, each in zip(variable.shape, bound, strict=True)
+            size if channels is None else int(alive[channels].sum())
+            for size, channels in zip(variable.shape, bound, strict=True)
         )
