@@ -1,4 +1,4 @@
-"""Layers of the user's without a rule: followed by what they compute, made for fewer channels, or frozen with the reason."""
+"""Layers of the user's without a rule: followed by what they compute, or frozen with the reason."""
 
 import keras
 import numpy as np
@@ -204,7 +204,7 @@ def test_what_else_is_done_to_channels_freezes_them(layer, reason):
     assert reason in frozen_reasons(model, "first")
     assert frozen_reasons(model, "second") == ""
     small = tfprune.prune_channels(model, 0.5)
-    assert small.get_layer("first").filters == 8 and small.get_layer("second").filters == 3
+    assert (small.get_layer("first").filters, small.get_layer("second").filters) == (8, 3)
 
 
 def test_looking_at_a_layer_draws_no_random_numbers():

@@ -84,7 +84,7 @@ def test_layers_that_their_configs_do_not_describe(layer):
     model = _model(layer)
     groups = tfprune.channel_groups(model)
     small = tfprune.prune_channels(model, 0.5)
-    assert small.get_layer("hidden").units == 4 and small.get_layer("before").units == 6
+    assert (small.get_layer("hidden").units, small.get_layer("before").units) == (4, 6)
     same = tfprune.shrink(model, keep={group: np.arange(group.size) for group in groups.free})
     np.testing.assert_allclose(same(X), model(X), rtol=1e-6)
     assert same.get_layer(layer.name).variables[0] is not layer.variables[0]

@@ -278,7 +278,9 @@ def analyse(
         for group in np.unique(group_of[roots]).tolist():
             bound.setdefault(group, []).append((binding, roots))
     groups = [_make_group(group, bound[group], group_of, reasons) for group in sorted(bound)]
-    return Analysis(record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers), record.unread))
+    return Analysis(
+        record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers), record.unread)
+    )
 
 
 def _freeze_constants(record: Trace, labels: np.ndarray) -> None:

@@ -1,6 +1,5 @@
 """Layers made anew from their configs, with the layer itself at hand."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras

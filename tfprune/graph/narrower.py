@@ -1,4 +1,4 @@
-"""How a layer of the user's is made for fewer channels: found by making it for one less, and comparing what that does."""
+"""How a layer of the user's is made for fewer channels: found by making it for one less, and comparing the two."""
 
 import random
 from collections.abc import Mapping

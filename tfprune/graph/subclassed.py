@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from tfprune.graph.calls import nodes_in_order
-from tfprune.graph.chains import chains
+from tfprune.graph.chains import chains, children
 from tfprune.graph.open_sizes import close_sizes
 
 _MODEL_VIEWS: "WeakKeyDictionary[keras.Model, keras.Model]" = WeakKeyDictionary()
@@ -40,6 +40,8 @@ def model_view(model: keras.Model) -> keras.Model:
         try:
             _MODEL_VIEWS[model] = _trace_model(model)
         except Exception as error:
+            if type(model).call is keras.Model.call:
+                raise ValueError(without_call(model)) from error
             raise ValueError(
                 f"The model {model.name!r} ({type(model).__name__}) computes in its own call(), which cannot be read "
                 f"layer by layer: {first_line(error)} Use layers and keras.ops in call(), or express the model as "
@@ -48,9 +50,16 @@ def model_view(model: keras.Model) -> keras.Model:
     return _MODEL_VIEWS[model]
 
 
-def layer_view(
-    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> keras.Model | str:
+def without_call(model: keras.Model) -> str:
+    """Return what to say of a model whose class only trains others, such as a GAN."""
+    held = [f"model.{name}" for name, value in vars(model).items() if isinstance(value, keras.Model)]
+    return (
+        f"The model {model.name!r} ({type(model).__name__}) has no call(), so nothing says what it computes. "
+        f"Prune the models that it holds one by one{': ' if held else ''}{', '.join(held)}."
+    )
+
+
+def layer_view(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | str:
     """Return a functional model that computes what a layer made of other layers does in one call.
 
     Args:
@@ -111,9 +120,7 @@ def _general(values: Sequence[Any]) -> tuple[bool, Any]:
     return len({len(shape) for shape in shapes}) == 1, keras.KerasTensor(sizes, first.dtype, name=first.name)
 
 
-def _try_layer(
-    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> keras.Model | str:
+def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | str:
     numbers = itertools.count()
     args, named = keras.tree.map_structure(
         lambda value: (
@@ -157,7 +164,9 @@ def _unpack(tensors: list[Any]) -> Any:
 def _trace_model(model: keras.Model) -> keras.Model:
     def view_on(inputs: Any) -> keras.Model:
         return close_sizes(
-            lambda each: run_on_symbols(model, (each,), {}), inputs, lambda outputs: keras.Model(inputs, outputs, name=model.name)
+            lambda each: run_on_symbols(model, (each,), {}),
+            inputs,
+            lambda outputs: keras.Model(inputs, outputs, name=model.name),
         )
 
     inputs = _symbolic_inputs(model)
@@ -211,7 +220,9 @@ class _WatchedScope(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
-def run_on_symbols(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None) -> Any:
+def run_on_symbols(
+    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None
+) -> Any:
     """Call `layer.call` on symbolic tensors; layers inside it find out themselves whether they train.
 
     Args:
@@ -229,7 +240,15 @@ def run_on_symbols(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dic
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": training}
     with _WatchedScope() as scope:
-        outputs = layer.call(*args, **kwargs)
+        try:
+            outputs = layer.call(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if "NoneType" not in str(error):
+                raise
+            raise UnreadableError(
+                "it makes a tensor, such as random numbers, of a size that is open until data comes; in a layer of its "
+                "own that would be kept as it is."
+            ) from error
     if scope.read:
         raise UnreadableError(f"it uses the variable {scope.read[0]!r} directly, not through a layer.")
     if scope.losses:
@@ -243,8 +262,12 @@ def _check(layer: keras.layers.Layer, view: keras.Model, args: tuple[Any, ...], 
         for variable in raw_variables(node.arguments.args, node.arguments.kwargs):
             raise UnreadableError(f"it uses the variable {variable.path!r} directly, not through a layer.")
     held = {id(weight) for weight in view.weights}
+    # A teacher, or whatever else `train_step` alone calls, is no part of what a model computes.
+    aside = children(layer) if isinstance(layer, keras.Model) else []
+    aside = [each for each in aside if not held & {id(weight) for weight in each.weights}]
+    left_out = {id(weight) for each in aside for weight in each.weights}
     for weight in layer.weights:
-        if id(weight) not in held:
+        if id(weight) not in held | left_out:
             raise UnreadableError(f"its variable {weight.path!r} does not belong to a layer that is called.")
     if "training" in inspect.signature(layer.call).parameters:
         outputs = keras.tree.flatten(run_on_symbols(layer, args, kwargs, training=True))

@@ -14,8 +14,8 @@ from tfprune.graph.rules.channel_axes import resized, varying_axes
 from tfprune.graph.rules.variables import Part, joined, moved
 from tfprune.graph.subclassed import raw_variables
 from tfprune.graph.walk import Node, functional, is_own, nested, unreadable_because, walk
-from tfprune.graph.wrapped import model_for_each_step
 from tfprune.graph.whole_layers import NotFollowedError, WholeLayer, read_whole
+from tfprune.graph.wrapped import model_for_each_step
 
 MODEL_INPUT = "model input"
 MODEL_OUTPUT = "model output"
@@ -51,7 +51,9 @@ def _trace_into(model: keras.Model, inputs: list[int], record: Trace) -> list[in
     flows = {id(tensor): flow for tensor, flow in zip(model.inputs, inputs, strict=True)}
     for node in walk(model):
         arriving = [flows[id(tensor)] for tensor in node.inputs]
-        flows.update((id(tensor), flow) for tensor, flow in zip(node.outputs, _leaving(node, arriving, record), strict=True))
+        flows.update(
+            (id(tensor), flow) for tensor, flow in zip(node.outputs, _leaving(node, arriving, record), strict=True)
+        )
     return [flows[id(tensor)] for tensor in model.outputs]
 
 
@@ -70,8 +72,8 @@ def _enter(layer: keras.layers.Layer, inner: keras.Model, arriving: list[int], r
     """Go into the model that a layer is or stands for."""
     if record.views.setdefault(id(layer), inner) is not inner:
         raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) is called inside different layers or models on different "
-            "shapes, so it cannot be read layer by layer. Call one layer object for each, or express it as "
+            f"The layer {layer.name!r} ({type(layer).__name__}) is called inside different layers or models on "
+            "different shapes, so it cannot be read layer by layer. Call one layer object for each, or express it as "
             "keras.Model(inputs, outputs)."
         )
     # Its inputs have one size, whichever call they come from.
@@ -83,7 +85,7 @@ def _enter(layer: keras.layers.Layer, inner: keras.Model, arriving: list[int], r
 def _trace_steps(
     node: Node, layer: keras.layers.Layer, inner: keras.Model, arriving: list[int], record: Trace
 ) -> list[int]:
-    """Go into a model that is called for each time step, between two calls that do nothing but drop and add that axis."""
+    """Go into a model that is called for each time step, between two calls that only drop and add that axis."""
     for extra in arriving[1:]:
         record.frozen.append((record.flows[extra].ravel(), f"{node.operation.name!r} reads it as a mask"))
     channels = record.flows[arriving[0]]
@@ -170,9 +172,7 @@ class _Whole:
             self._parts[id(inner.outputs[0])] = moved(inner, parts[0])
             return
         elif (len(parts), len(tensors)) == (1, 1):
-            call = _new_call(
-                dataclasses.replace(inner, inputs=tensors), arriving, self._record, self._node.operation
-            )
+            call = _new_call(dataclasses.replace(inner, inputs=tensors), arriving, self._record, self._node.operation)
             call.outputs = [joined(call, parts[0], is_first=inner.inputs[0] is not tensors[0])]
             leaving = _finish(call, self._record)
             self._bound |= {(id(each.variable), each.axis): each.channels for each in call.bindings}
@@ -185,7 +185,9 @@ class _Whole:
         known = find_rule(inner.operation)
         moves = known is not None and (known.resize is not None or known.rearrange is not None)
         if moves and any(varying_axes(self._record.flows[flow]) for flow in arriving):
-            raise NotFollowedError(f"its call moves channels by their places or number ({type(inner.operation).__name__})")
+            raise NotFollowedError(
+                f"its call moves channels by their places or number ({type(inner.operation).__name__})"
+            )
 
     def _find_sizes(self) -> None:
         """Make the layer for one channel less of each input, and keep which entries of its config change."""
@@ -197,10 +199,20 @@ class _Whole:
         for channels in made:
             alive[channels.ravel()[-1]] = False
         outer = zip(self._node.inputs, self._arriving, strict=True)
-        tensors = [*outer, *((each, self._flows[id(each)]) for node in self._whole.nodes for each in node.outputs if id(each) in self._flows)]
+        tensors = [
+            *outer,
+            *(
+                (each, self._flows[id(each)])
+                for node in self._whole.nodes
+                for each in node.outputs
+                if id(each) in self._flows
+            ),
+        ]
         shapes = {id(tensor): resized(tensor.shape, record.flows[flow], alive) for tensor, flow in tensors}
         numbers = made[0].ravel()
-        narrow = Narrow(len(numbers), int(alive[numbers].sum()), shapes, [self._shape(v, alive) for v in layer.variables])
+        narrow = Narrow(
+            len(numbers), int(alive[numbers].sum()), shapes, [self._shape(v, alive) for v in layer.variables]
+        )
         keys = config_for(layer, self._whole, self._node.args, self._node.kwargs, narrow)
         record.config_sizes[id(layer)] = dict.fromkeys(keys, numbers)
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from tfprune.graph.calls import nodes_in_order
-from tfprune.graph.subclassed import Arguments, general_arguments, layer_view, model_view
+from tfprune.graph.subclassed import Arguments, general_arguments, layer_view, model_view, without_call
 
 Shape = tuple[int | None, ...]
 
@@ -81,6 +81,8 @@ def check_built(model: Any) -> keras.Model:
             )
         hint = " It comes from tf_keras: build or load it with keras (Keras 3)." if _is_tf_keras(model) else ""
         raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.{hint}")
+    if not model.built and type(model).call is keras.Model.call:
+        raise ValueError(without_call(model))
     if not model.built or (isinstance(model, keras.Sequential) and not model.layers):
         raise ValueError(
             f"The model {model.name!r} is not built, so its weights and shapes are unknown. "

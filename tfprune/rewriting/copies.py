@@ -45,7 +45,6 @@ class Copies:
         if not isinstance(operation, keras.layers.Layer):
             return operation
 
-
         def make() -> Any:
             whole = None if changes else self.whole(operation)
             return self.new(operation, operation.variables, **changes) if whole is None else whole
@@ -135,13 +134,11 @@ class Copies:
 
 
 def _unlike(layer: keras.layers.Layer, copy: keras.layers.Layer) -> str:
-    held, made = (
-        [f"{variable.name} {tuple(variable.shape)}" for variable in each.variables] for each in (layer, copy)
-    )
+    held, made = ([f"{variable.name} {tuple(variable.shape)}" for variable in each.variables] for each in (layer, copy))
     return (
         f"The layer {layer.name!r} ({type(layer).__name__}) has the variables {held}, but one that is made from its "
-        f"config has {made}. Its get_config() has to return all that its __init__ takes, and its build() to make all of "
-        "its variables and build the layers inside it."
+        f"config has {made}. Its get_config() has to return all that its __init__ takes, and its build() to make all "
+        "of its variables and build the layers inside it."
     )
 
 

@@ -76,7 +76,8 @@ def _holds_state(value: Any) -> bool:
 def _layer(layer: keras.layers.Layer, made: Made) -> Any:
     if isinstance(layer, keras.Model):
         return _model(layer, made)
-    twin: Any = type(layer).__new__(type(layer))
+    kind: Any = type(layer)
+    twin = kind.__new__(kind)
     made[id(layer)] = twin
     keras.layers.Layer.__init__(twin, name=layer.name, dtype=layer.dtype_policy, trainable=layer.trainable)
     own = set(vars(twin))

@@ -96,7 +96,8 @@ def _evaluate(
     """Run a model and return the values of symbolic tensors inside it, also inside nested models."""
     view = functional(model)
     inside = [(node, views[id(node.operation)]) for node in walk(model) if id(node.operation) in views]
-    steps = [(node, views[id(inner)]) for node in walk(model) if id(inner := getattr(node.operation, "layer", None)) in views]
+    wrapped = [(node, id(getattr(node.operation, "layer", None))) for node in walk(model)]
+    steps = [(node, views[key]) for node, key in wrapped if key in views]  # models that are called for each time step
     local = {id(tensor) for node in walk(model) for tensor in (*node.inputs, *node.outputs)}
     taps = [tensor for tensor in wanted if id(tensor) in local]
     taps += [tensor for node, _ in (*inside, *steps) for tensor in node.inputs]

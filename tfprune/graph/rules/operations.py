@@ -11,6 +11,7 @@ from tfprune.graph.rules.elementwise import ELEMENTWISE
 from tfprune.graph.rules.merging import merge, spreads_over_channels
 from tfprune.graph.rules.registry import rule
 
+
 @rule(*ELEMENTWISE)
 def _elementwise(call: Call) -> np.ndarray | list[np.ndarray]:
     return elementwise(call)

@@ -102,7 +102,9 @@ def joined(call: Call, part: Part, is_first: bool) -> np.ndarray:
     for axis, held in own.items():
         call.bind(part.variable, held or 0, call.along(channels, axis), role, effect)
     call.zero_stays_zero = scales or (effect == "shift" and bool(along))
-    call.constants_vary = any(size > 1 for axis, size in enumerate(part.index.shape, -part.index.ndim) if axis not in along)
+    call.constants_vary = any(
+        size > 1 for axis, size in enumerate(part.index.shape, -part.index.ndim) if axis not in along
+    )
     return channels
 
 
