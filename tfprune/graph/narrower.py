@@ -93,9 +93,16 @@ def _same(whole: WholeLayer, other: WholeLayer, narrow: Narrow) -> bool:
             narrow.shapes.get(id(tensor), other_tensor.shape) == other_tensor.shape
             for tensor, other_tensor in zip(first.outputs, second.outputs, strict=True)
         )
-        and all(_equal(*pair) for pair in zip(_told(first), _told(second), strict=True))
+        and all(
+            _equal(*pair) or _narrowed(first, pair, narrow) for pair in zip(_told(first), _told(second), strict=True)
+        )
         for first, second in zip(whole.nodes, other.nodes, strict=True)
     )
+
+
+def _narrowed(node: Node, pair: tuple[Any, Any], narrow: Narrow) -> bool:
+    """Whether a number tells how many channels a tensor has that is made of variables alone."""
+    return id(node.outputs[0]) not in narrow.shapes and pair == (narrow.before, narrow.after)
 
 
 def _told(node: Node) -> list[Any]:

@@ -59,7 +59,16 @@ def moved(node: Node, part: Part) -> Part:
     if name == "Cast":
         return part
     if name in _MOVING:
-        index = node.operation(keras.ops.convert_to_tensor(part.index))
+        if (
+            name == "BroadcastTo"
+            and tuple(node.operation.shape)[1:] == part.index.shape[1:]
+            and part.index.shape[0] == 1
+        ):
+            return part  # once for each sample, of which channels know nothing
+        try:
+            index = node.operation(keras.ops.convert_to_tensor(part.index))
+        except Exception as error:  # such as a size that is open until data comes
+            raise NotFollowedError(f"it moves {part.variable.path!r} in a way that is not followed ({name})") from error
         return Part(part.variable, keras.ops.convert_to_numpy(index), part.raw)
     others = [each for each in keras.tree.flatten((node.args, dict(node.kwargs))) if not _is_symbol(each)]
     numbers = all(each is None or np.ndim(each) == 0 for each in others)
@@ -88,23 +97,29 @@ def joined(call: Call, part: Part, is_first: bool) -> np.ndarray:
     """
     name, path = type(call.layer).__name__, part.variable.path
     scales = name == "Multiply" or (name in ("Divide", "TrueDivide") and not is_first)
-    if not scales and name not in ("Add", "Subtract", "Maximum", "Minimum"):
+    if not scales and name not in ("Add", "Subtract", "Maximum", "Minimum", "Concatenate"):
         raise NotFollowedError(f"it uses the variable {path!r} in a way that is not followed ({name})")
     part = _aligned(part, call)
     channels = call.inputs[0]
+    if name == "Concatenate" and {call.layer.axis % (part.index.ndim + 1) - part.index.ndim - 1} & {
+        *varying_axes(channels),
+        -part.index.ndim - 1,
+    }:
+        raise NotFollowedError(f"it lines the variable {path!r} up with channels")
     along = [axis for axis in varying_axes(channels) if part.index.shape[axis] > 1]
     own = {axis: part.axis_along(axis) for axis in along}
     if None in own.values() or len(varying_axes(channels)) > 1:
         raise NotFollowedError(f"the variable {path!r} has not one number, or slice, for each channel")
-    shifts = name in ("Add", "Subtract")
+    shifts = name in ("Add", "Subtract", "Concatenate")
     role: Role = "affine" if part.raw and (name == "Multiply" or shifts) else "statistics"
     effect: Effect | None = None if role == "statistics" else "shift" if shifts else "scale"
     for axis, held in own.items():
         call.bind(part.variable, held or 0, call.along(channels, axis), role, effect)
+    if name == "Concatenate" and varying_axes(channels) and not along:
+        raise NotFollowedError(f"the variable {path!r} has one number for all channels")
     call.zero_stays_zero = scales or (effect == "shift" and bool(along))
-    call.constants_vary = any(
-        size > 1 for axis, size in enumerate(part.index.shape, -part.index.ndim) if axis not in along
-    )
+    elsewhere = [axis for axis in range(-part.index.ndim, 0) if axis not in along]
+    call.constants_vary = name == "Concatenate" or any(part.index.shape[axis] > 1 for axis in elsewhere)
     return channels
 
 
