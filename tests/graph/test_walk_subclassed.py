@@ -395,5 +395,5 @@ def test_random_numbers_of_the_shape_of_the_batch():
     groups = {group.name: "; ".join(group.frozen) for group in channel_groups(built(Variational(), 2, 6))}
     assert groups["encoder"] == groups["decoder"] == ""
     assert "random numbers" in groups["mean"]
-    with pytest.raises(ValueError, match="random numbers.*in a layer of its own"):
+    with pytest.raises(ValueError, match=r"random numbers.*in a layer of its own"):
         channel_groups(built(SamplesItself(), 2, 6))
