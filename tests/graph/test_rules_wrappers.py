@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_shrinks_exactly, frozen_reasons, macs_of
+from helpers import assert_shrinks_exactly, macs_of
 
 import tfprune
-from tfprune.graph import channel_groups
+from tfprune.graph import analyse, channel_groups
+from tfprune.graph.counting import SizeCounter
 
 layers = keras.layers
 
@@ -59,11 +60,51 @@ def test_a_constant_left_by_an_activation_is_folded_behind_the_wrapper():
     assert sizes == {"each_dense": 4}
 
 
-def test_a_model_inside_time_distributed_is_not_followed():
-    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3)], name="inner")
-    inputs = keras.Input((5, 4))
-    x = layers.TimeDistributed(inner)(layers.Dense(4, name="trunk")(inputs))
-    assert frozen_reasons(keras.Model(inputs, layers.Dense(2)(x)), "trunk") == "no rule for Sequential 'inner'"
+def _of_frames(steps: int | None) -> keras.Model:
+    frame = keras.Input((6, 6, 4))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, activation="sigmoid", name="conv")(frame))
+    inner = keras.Model(frame, layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, name="last")(x)), name="inner")
+    inputs = keras.Input((steps, 6, 6, 3))
+    x = layers.TimeDistributed(layers.Conv2D(4, 1, name="before"), name="trunk")(inputs)
+    x = layers.TimeDistributed(inner, name="frames")(x)
+    return keras.Model(inputs, layers.Dense(2, name="classes")(layers.LSTM(4, name="lstm")(x)))
+
+
+def test_a_model_inside_time_distributed():
+    model = _of_frames(3)
+    small, sizes = assert_shrinks_exactly(model)
+    assert sizes == {"trunk": 2, "conv": 4, "last": 3, "lstm": 2}
+    assert small.get_layer("frames").layer.get_layer("conv").filters == 4
+
+
+def test_what_a_model_for_each_step_costs():
+    def macs(trunk: int, conv: int, last: int, lstm: int) -> int:
+        frame = 36 * 3 * trunk + 16 * 9 * trunk * conv + 4 * 9 * conv * last
+        return 3 * (frame + 4 * lstm * (last + lstm)) + lstm * 2
+
+    model = _of_frames(3)
+    assert tfprune.profile(model).macs == macs(4, 8, 6, 4)
+    analysis = analyse(model)
+    ones = np.ones(analysis.trace.num_channels, int)
+    assert SizeCounter(model, analysis)(ones, ["macs"]) == {"macs": macs(4, 8, 6, 4)}
+    small = tfprune.prune_channels(model, 0.5)
+    assert tfprune.profile(small).macs == macs(2, 4, 3, 2)
+
+
+def test_a_model_for_an_unknown_number_of_steps():
+    model = _of_frames(None)
+    assert {group.name for group in channel_groups(model).free} == {"trunk", "conv", "last", "lstm"}
+    assert tfprune.prune_channels(model, 0.5).get_layer("frames").layer.get_layer("conv").filters == 4
+
+
+def test_layers_that_are_not_followed_are_listed():
+    inputs = keras.Input((3, 6, 6, 2))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.ConvLSTM2D(4, 3, name="memory")(inputs)))
+    groups = channel_groups(model)
+    assert len(groups) == 0
+    assert dict(groups.unread) == groups.to_dict()["unread"] == {"memory": "no rule for ConvLSTM2D 'memory'"}
+    assert "memory" in str(groups)
+    assert "1 layer is not followed" in str(groups)
 
 
 def test_an_excluded_wrapper_keeps_the_channels_of_its_layer():

@@ -120,12 +120,20 @@ def test_a_block_called_twice_is_shared():
     assert small.get_layer("block").get_layer("conv").filters < 6
 
 
-def test_a_block_called_on_different_shapes_says_what_to_do():
+def test_a_block_called_on_different_shapes_is_one_with_open_sizes():
     inputs = keras.Input((8, 8, 3))
     block, x = Block(6, name="block"), L.Conv2D(6, 1, name="stem")(inputs)
     x = block(L.MaxPooling2D()(block(x)))
+    small = shrunken_equals_masked(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+    assert small.get_layer("block").get_layer("conv").filters < 6
+
+
+def test_a_block_called_on_different_shapes_in_different_places_says_what_to_do():
+    inputs, half, block = keras.Input((8, 8, 6)), keras.Input((4, 4, 6)), Block(6, name="block")
+    inner = keras.Model(half, block(half), name="inner")
+    outputs = L.Dense(2)(L.Flatten()(inner(L.MaxPooling2D()(block(inputs)))))
     with pytest.raises(ValueError, match="one layer object for each"):
-        channel_groups(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+        channel_groups(keras.Model(inputs, outputs))
 
 
 class Mixed(keras.Model):
@@ -320,3 +328,75 @@ def test_a_layer_shared_by_maps_of_different_sizes():
     conv = L.Conv2D(6, 3, name="conv")
     outputs = [L.Dense(2)(L.GlobalMaxPooling2D()(conv(each))) for each in inputs]
     assert shrunken_equals_masked(keras.Model(inputs, outputs)).get_layer("conv").filters < 6
+
+
+def _dense(name, size):
+    return keras.Sequential([keras.Input((6,)), L.Dense(8, "relu", name=f"{name}_hidden"), L.Dense(size)], name=name)
+
+
+class Distiller(keras.Model):
+    def __init__(self, student, teacher):
+        super().__init__()
+        self.student, self.teacher = student, teacher
+
+    def call(self, x):
+        return self.student(x)
+
+
+def test_a_teacher_that_call_leaves_out_is_left_alone():
+    model = built(Distiller(_dense("student", 3), _dense("teacher", 3)), 2, 6)
+    assert [group.name for group in channel_groups(model, exclude=[model.teacher]).free] == ["student_hidden"]
+    small = tfprune.prune_channels(model, 0.5)
+    alone = tfprune.prune_channels(model.student, 0.5)
+    assert small.count_params() == alone.count_params() == 6 * 4 + 4 + 4 * 3 + 3
+    compare(alone, small, samples(6))
+    assert model.teacher.layers[0].units == 8
+
+
+class Adversarial(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.generator, self.critic = _dense("generator", 6), _dense("critic", 1)
+
+
+def test_a_model_without_a_call_names_what_it_holds():
+    with pytest.raises(ValueError, match=r"no call\(\).*model\.generator, model\.critic"):
+        channel_groups(Adversarial())
+
+
+class Sampling(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = keras.random.SeedGenerator(0)
+
+    def call(self, tensors):
+        mean, spread = tensors
+        return mean + ops.exp(spread) * keras.random.normal(ops.shape(mean), seed=self.seed)
+
+
+class Variational(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = L.Dense(8, "relu", name="encoder"), L.Dense(8, "relu", name="decoder")
+        self.mean, self.spread, self.out = L.Dense(3, name="mean"), L.Dense(3, name="spread"), L.Dense(6, name="out")
+        self.sample = Sampling(name="sample")
+
+    def call(self, x):
+        x = self.encoder(x)
+        return self.out(self.decoder(self.sample([self.mean(x), self.spread(x)])))
+
+
+class SamplesItself(Variational):
+    def call(self, x):
+        x = self.encoder(x)
+        noise = keras.random.normal(ops.shape(self.mean(x)))
+        return self.out(self.decoder(self.mean(x) + self.spread(x) * noise))
+
+
+@pytest.mark.filterwarnings("ignore:`build")
+def test_random_numbers_of_the_shape_of_the_batch():
+    groups = {group.name: "; ".join(group.frozen) for group in channel_groups(built(Variational(), 2, 6))}
+    assert groups["encoder"] == groups["decoder"] == ""
+    assert "random numbers" in groups["mean"]
+    with pytest.raises(ValueError, match=r"random numbers.*in a layer of its own"):
+        channel_groups(built(SamplesItself(), 2, 6))

@@ -182,7 +182,15 @@ class SizeCounter:
     @functools.cached_property
     def _macs(self) -> Count:
         sizes, analysis = ChannelSizes(self._analysis), self._analysis
-        total = sum((multiply_accumulates(call.node, sizes) for call in analysis.trace.calls), Polynomial(()))
+        total = Polynomial(())
+        for call in analysis.trace.calls:
+            macs = multiply_accumulates(call.node, sizes)
+            if call.repeats is None and macs:
+                raise ValueError(
+                    f"{call.layer.name!r} is called for an unknown number of time steps, so its cost is unknown. Build "
+                    "the model with a fixed input shape."
+                )
+            total = total + macs * (call.repeats or 1)
         return Count(total.terms, analysis.trace.num_channels)
 
     @functools.cached_property

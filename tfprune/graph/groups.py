@@ -12,8 +12,7 @@ from rich.table import Table
 from tfprune.common.tables import Report, new_table
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.liveness import dead_labels, stranded
-from tfprune.graph.record import Binding, Effect, Role, Rule, Trace, connected_components
-from tfprune.graph.rules import find_rule
+from tfprune.graph.record import Binding, Effect, Role, Trace, connected_components
 from tfprune.graph.trace import trace
 
 
@@ -104,11 +103,13 @@ class ChannelGroups(Report):
     Attributes:
         model: The name of the model.
         groups: The groups.
+        unread: Layers with weights whose channels are not followed, so that they are in no group; with the reason.
         removable: Labels of the channels that are dead as the weights are now, and that `shrink` removes.
     """
 
     model: str
     groups: tuple[ChannelGroup, ...]
+    unread: Mapping[str, str] = field(default_factory=dict)
     removable: np.ndarray = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
     def __iter__(self) -> Iterator[ChannelGroup]:
@@ -135,16 +136,20 @@ class ChannelGroups(Report):
             }
             for group in self.groups
         ]
-        return {"model": self.model, "groups": rows}
+        return {"model": self.model, "groups": rows, "unread": dict(self.unread)}
 
     def to_table(self) -> Table:
         """Return one row per group."""
         title = f"Channel groups of {self.model}: {len(self.free)} of {len(self)} free"
+        if self.unread:
+            title += f", {len(self.unread)} {'layer is' if len(self.unread) == 1 else 'layers are'} not followed"
         table = new_table(title, ["group", "made by", "read by", "frozen because"], ["channels", "after shrink"])
         for row in self.to_dict()["groups"]:
             lists = [", ".join(row[key]) for key in ("made_by", "read_by")]
             widths = [str(row[key]) for key in ("channels", "channels_after_shrink")]
             table.add_row(row["name"], *lists, "; ".join(row["frozen"]) or "-", *widths)
+        for name, reason in self.unread.items():
+            table.add_row(f"({name})", name, "", reason, "", "")
         return table
 
 
@@ -262,7 +267,7 @@ def analyse(
     >>> [group.size for group in analyse(model).groups if not group.frozen]
     [8]
     """
-    record = trace(model, _find_trace, approximate, cut)
+    record = trace(model, approximate, cut)
     labels = record.components()
     _freeze_constants(record, labels)
     reasons = _frozen_reasons(record, labels, exclude, model)
@@ -273,7 +278,9 @@ def analyse(
         for group in np.unique(group_of[roots]).tolist():
             bound.setdefault(group, []).append((binding, roots))
     groups = [_make_group(group, bound[group], group_of, reasons) for group in sorted(bound)]
-    return Analysis(record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers)))
+    return Analysis(
+        record, labels, ChannelGroups(model.name, tuple(group for group in groups if group.producers), record.unread)
+    )
 
 
 def _freeze_constants(record: Trace, labels: np.ndarray) -> None:
@@ -286,11 +293,6 @@ def _freeze_constants(record: Trace, labels: np.ndarray) -> None:
         if channels.size:
             reason = f"a removed channel would leave a constant that {call.layer.name!r} cannot absorb"
             record.frozen.append((channels, reason))
-
-
-def _find_trace(operation: keras.Operation) -> Rule | None:
-    found = find_rule(operation)
-    return found.trace if found else None
 
 
 def _frozen_reasons(

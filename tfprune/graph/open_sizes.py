@@ -39,7 +39,7 @@ def close_sizes(call: Call, inputs: Any, view_of: Callable[[Any], keras.Model]) 
     outputs = call(inputs)
     view = view_of(outputs)
     nodes = nodes_in_order(view)
-    if not any(value is None for node in nodes for value in _leaves(node)):
+    if not any(value is None for node in nodes for value in _told(node)):
         return view
     known = keras.tree.map_structure(lambda each: _known(each) if isinstance(each, keras.KerasTensor) else each, inputs)
     probe = keras.Model(_tensors(known), _tensors(call(known)), name=view.name)
@@ -63,18 +63,22 @@ def _known(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return keras.Input(batch_shape=(batch or BATCH, *sizes), dtype=tensor.dtype, name=tensor.name)
 
 
-def _leaves(node: Any) -> Iterator[Any]:
-    """What a call was told besides tensors: its arguments, and the settings of an operation that is no layer."""
-    settings = {}
-    if not isinstance(node.operation, keras.layers.Layer):
-        settings = {key: value for key, value in vars(node.operation).items() if key[0] != "_" and key != "name"}
-    for value in keras.tree.flatten((settings, node.arguments.args, node.arguments.kwargs)):
+def settings(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a call was told besides tensors: its arguments, and the settings of an operation that is no layer."""
+    own = {}
+    if not isinstance(operation, keras.layers.Layer):
+        own = {key: value for key, value in vars(operation).items() if key[0] != "_" and key != "name"}
+    for value in keras.tree.flatten((own, args, kwargs)):
         yield from (value.start, value.stop, value.step) if isinstance(value, slice) else (value,)
+
+
+def _told(node: Any) -> Iterator[Any]:
+    return settings(node.operation, node.arguments.args, node.arguments.kwargs)
 
 
 def _closed(node: Any, twin: Any) -> Any:
     """The operation of a call, with -1 for a size that is open."""
-    pairs = list(zip(_leaves(node), _leaves(twin), strict=True))
+    pairs = list(zip(_told(node), _told(twin), strict=True))
     if all(_same(value, known) for value, known in pairs):
         return node.operation
     operation = node.operation

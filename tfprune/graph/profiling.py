@@ -8,7 +8,10 @@ import numpy as np
 from rich.table import Table
 
 from tfprune.common.tables import Report, new_table
-from tfprune.graph import multiply_accumulates, nested, walk
+from tfprune.graph.costs import fixed_shape, multiply_accumulates
+from tfprune.graph.rules import find_rule
+from tfprune.graph.walk import nested, walk
+from tfprune.graph.wrapped import model_for_each_step
 
 
 @dataclass(frozen=True)
@@ -106,15 +109,20 @@ def profile(model: keras.Model) -> Profile:
     return Profile(model.name, tuple(rows.values()))
 
 
-def _add_rows(model: keras.Model, prefix: str, rows: dict[int, LayerProfile]) -> None:
+def _add_rows(model: keras.Model, prefix: str, rows: dict[int, LayerProfile], times: int = 1) -> None:
     for node in walk(model):
         layer = node.operation
-        inner = nested(node)
+        inner = nested(node, own_sizes=True)
         if inner is not None:
-            _add_rows(inner, f"{prefix}{layer.name}/", rows)
+            _add_rows(inner, f"{prefix}{layer.name}/", rows, times)
+            continue
+        stepped = model_for_each_step(node)
+        if stepped is not None and find_rule(stepped[0]) is None:
+            steps = fixed_shape(node, node.input_shapes[0])[0]
+            _add_rows(stepped[1], f"{prefix}{layer.name}/", rows, times * steps)
             continue
         earlier = rows.get(id(layer))
-        macs = multiply_accumulates(node) + (earlier.macs if earlier else 0)
+        macs = times * multiply_accumulates(node) + (earlier.macs if earlier else 0)
         weights = [weight.numpy() for weight in getattr(layer, "weights", [])]
         rows[id(layer)] = LayerProfile(
             prefix + layer.name,

@@ -55,6 +55,10 @@ class Trace:
         raw: The variables (by id) that operations use directly, without a layer.
         entries: For each nested model or layer made of layers (by id), the numbers of the tensors that go into it.
         views: For each nested model or layer made of layers (by id), the functional model that it stands for.
+        config_sizes: For each layer that is kept whole (by id), entries of its config that hold a number of channels,
+            with these.
+        unread: Layers with weights whose channels are not followed, by name, with the reason.
+        repeats: How often what is traced now is called for one sample, once for each time step; `None` if unknown.
         approximate: Whether layers that mix channels may lose some of them.
         cut: For gammas of BatchNormalization (by id), the positions at which channels end, because gamma and beta are
             zero there: what leaves the layer are channels of their own, so that a branch can lose them alone.
@@ -70,6 +74,9 @@ class Trace:
     raw: list[int] = field(default_factory=list)
     entries: dict[int, list[int]] = field(default_factory=dict)
     views: dict[int, keras.Model] = field(default_factory=dict)
+    config_sizes: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    repeats: int | None = 1
     approximate: bool = False
     cut: Mapping[int, np.ndarray] = field(default_factory=dict)
 
@@ -139,6 +146,7 @@ class Call:
         reads: Channels that the call sums up without a kernel: zeros may go, constants may not.
         owner: The layer of the model that this layer works inside of, as in a wrapper; `None` for itself.
         inner: The calls of the layers inside this one.
+        repeats: How often it is made for one sample, `None` if unknown.
     """
 
     layer: keras.layers.Layer
@@ -158,11 +166,13 @@ class Call:
     reads: list[np.ndarray] = field(default_factory=list)
     owner: keras.layers.Layer | None = None
     inner: list["Call"] = field(default_factory=list)
+    repeats: int | None = 1
 
-    def follow(self, rule: Rule | None) -> None:
-        """Set the outputs by a rule; without one, nothing that the layer touches may go."""
+    def follow(self, rule: Rule | None, why: str = "") -> None:
+        """Set the outputs by a rule; without one, nothing that the layer touches may go, and `why` may say more."""
         if rule is None:
-            self.outputs = self.give_up(f"no rule for {type(self.layer).__name__} {self.layer.name!r}")
+            known = f"no rule for {type(self.layer).__name__} {self.layer.name!r}"
+            self.outputs = self.give_up(f"{known}: {why.rstrip('.')}" if why else known)
         else:
             leaving = rule(self)
             self.outputs = leaving if isinstance(leaving, list) else [leaving]
@@ -296,6 +306,8 @@ class Call:
         """Freeze everything that goes in and comes out, and say why."""
         for channels in self.inputs:
             self.freeze(channels, reason)
+        if getattr(self.layer, "weights", ()):
+            self._trace.unread[self.layer.name] = reason
         return self.opaque(reason)
 
 

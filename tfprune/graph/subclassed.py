@@ -2,17 +2,21 @@
 
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
 
 from tfprune.graph.calls import nodes_in_order
+from tfprune.graph.chains import chains, children
 from tfprune.graph.open_sizes import close_sizes
 
 _MODEL_VIEWS: "WeakKeyDictionary[keras.Model, keras.Model]" = WeakKeyDictionary()
-_LAYER_VIEWS: "WeakKeyDictionary[keras.layers.Layer, tuple[Any, keras.Model | None]]" = WeakKeyDictionary()
+_LAYER_VIEWS: "WeakKeyDictionary[keras.layers.Layer, dict[str, keras.Model | str]]" = WeakKeyDictionary()
+"""For each layer and each kind of arguments, the model that it stands for, or why there is none."""
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 class UnreadableError(ValueError):
@@ -36,16 +40,26 @@ def model_view(model: keras.Model) -> keras.Model:
         try:
             _MODEL_VIEWS[model] = _trace_model(model)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if type(model).call is keras.Model.call:
+                raise ValueError(without_call(model)) from error
             raise ValueError(
                 f"The model {model.name!r} ({type(model).__name__}) computes in its own call(), which cannot be read "
-                f"layer by layer: {reason} Use layers and keras.ops in call(), or express the model as "
+                f"layer by layer: {first_line(error)} Use layers and keras.ops in call(), or express the model as "
                 "keras.Model(inputs, outputs) or keras.Sequential."
             ) from error
     return _MODEL_VIEWS[model]
 
 
-def layer_view(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | None:
+def without_call(model: keras.Model) -> str:
+    """Return what to say of a model whose class only trains others, such as a GAN."""
+    held = [f"model.{name}" for name, value in vars(model).items() if isinstance(value, keras.Model)]
+    return (
+        f"The model {model.name!r} ({type(model).__name__}) has no call(), so nothing says what it computes. "
+        f"Prune the models that it holds one by one{': ' if held else ''}{', '.join(held)}."
+    )
+
+
+def layer_view(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | str:
     """Return a functional model that computes what a layer made of other layers does in one call.
 
     Args:
@@ -54,30 +68,59 @@ def layer_view(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
         kwargs: The keyword arguments.
 
     Returns:
-        A model with one input for each tensor, the same one each time; `None` if the layer holds no layers, or its
-        `call` cannot be read.
-
-    Raises:
-        ValueError: If a layer that can be read is called on tensors of different shapes.
+        A model with one input for each tensor, the same one each time for the same shapes; or why there is none.
     """
-    signature = keras.tree.map_structure(_signature, (args, dict(kwargs)))
-    if layer not in _LAYER_VIEWS:
-        _LAYER_VIEWS[layer] = (signature, _try_layer(layer, args, kwargs))
-    known, view = _LAYER_VIEWS[layer]
-    if view is not None and str(known) != str(signature):
-        raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) is called on different shapes or arguments, so it "
-            "cannot be read layer by layer. Call one layer object for each, or express it as keras.Model(inputs, "
-            "outputs)."
-        )
-    return view
+    called = signature((args, dict(kwargs)))
+    views = _LAYER_VIEWS.setdefault(layer, {})
+    if called not in views:
+        views[called] = _try_layer(layer, args, kwargs)
+    return views[called]
 
 
-def _signature(value: Any) -> Any:
+def signature(arguments: Any) -> str:
+    """Return what tells calls of a layer apart: the shapes of tensors, and all other arguments."""
+    return str(keras.tree.map_structure(_shape_or_self, arguments))
+
+
+def _shape_or_self(value: Any) -> Any:
     return f"{value.shape}" if isinstance(value, keras.KerasTensor) else value
 
 
-def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | None:
+def general_arguments(calls: Sequence[Arguments]) -> Arguments | None:
+    """Return arguments that stand for those of several calls of one layer.
+
+    Args:
+        calls: The positional and keyword arguments of each call.
+
+    Returns:
+        The arguments, in which sizes of tensors that differ are open; `None` if more than sizes differs.
+
+    Example:
+
+    >>> first, second = (keras.KerasTensor((None, size, 4)) for size in (8, 16))
+    >>> general_arguments([((first,), {}), ((second,), {})])[0][0].shape
+    (None, None, 4)
+    """
+    flat = [keras.tree.flatten(call) for call in calls]
+    merged = [_general(values) for values in zip(*flat, strict=False)]
+    alike = len({len(values) for values in flat}) == 1 and all(fits for fits, _ in merged)
+    found = keras.tree.pack_sequence_as(calls[0], [value for _, value in merged]) if alike else None
+    return found
+
+
+def _general(values: Sequence[Any]) -> tuple[bool, Any]:
+    """Whether these arguments differ in nothing but sizes, and what stands for all of them."""
+    first = values[0]
+    if not all(isinstance(value, keras.KerasTensor) for value in values):
+        return len({str(_shape_or_self(value)) for value in values}) == 1, first
+    shapes = {tuple(value.shape) for value in values}
+    if len(shapes) == 1:
+        return True, first
+    sizes = [None if len({*each}) > 1 else each[0] for each in zip(*shapes, strict=False)]
+    return len({len(shape) for shape in shapes}) == 1, keras.KerasTensor(sizes, first.dtype, name=first.name)
+
+
+def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> keras.Model | str:
     numbers = itertools.count()
     args, named = keras.tree.map_structure(
         lambda value: (
@@ -93,14 +136,25 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
         return keras.Model(_unpack(inputs), _unpack(keras.tree.flatten(outputs)), name=layer.name)
 
     try:
-        view = close_sizes(lambda structure: _run(layer, *structure), (args, named), view_of)
+        view = close_sizes(lambda structure: run_on_symbols(layer, *structure), (args, named), view_of)
         _check(layer, view, args, named)
-    except Exception:  # whatever a user's call raises on symbolic tensors: the layer is then one without a rule
-        return None
+    except Exception as error:  # whatever a user's call raises on symbolic tensors
+        return first_line(error)
     # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
-    held = [each for each in view.layers if isinstance(each, keras.layers.Layer)]
-    readable = any(each.weights for each in held) and not any(isinstance(each, keras.layers.Lambda) for each in held)
-    return view if readable else None
+    if any(isinstance(each, keras.layers.Lambda) for each in _deep(view)):
+        return "it holds a Lambda, which only the layer itself can load."
+    return view if any(each.weights for each in view.layers) else "it holds no layers with weights."
+
+
+def _deep(view: keras.Model) -> Iterator[Any]:
+    for layer in view.layers:
+        yield layer
+        yield from (chain[-1] for chain in chains(layer))
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says first, or its class."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _unpack(tensors: list[Any]) -> Any:
@@ -110,7 +164,9 @@ def _unpack(tensors: list[Any]) -> Any:
 def _trace_model(model: keras.Model) -> keras.Model:
     def view_on(inputs: Any) -> keras.Model:
         return close_sizes(
-            lambda each: _run(model, (each,), {}), inputs, lambda outputs: keras.Model(inputs, outputs, name=model.name)
+            lambda each: run_on_symbols(model, (each,), {}),
+            inputs,
+            lambda outputs: keras.Model(inputs, outputs, name=model.name),
         )
 
     inputs = _symbolic_inputs(model)
@@ -164,12 +220,35 @@ class _WatchedScope(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
-def _run(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None) -> Any:
-    """Call `layer.call` on symbolic tensors; layers inside it find out themselves whether they train."""
+def run_on_symbols(
+    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None
+) -> Any:
+    """Call `layer.call` on symbolic tensors; layers inside it find out themselves whether they train.
+
+    Args:
+        layer: The layer.
+        args: The positional arguments, with symbolic tensors.
+        kwargs: The keyword arguments.
+        training: What `call` is told, if it takes it.
+
+    Returns:
+        The outputs.
+
+    Raises:
+        UnreadableError: If it reads the value of a variable, or adds a loss.
+    """
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": training}
     with _WatchedScope() as scope:
-        outputs = layer.call(*args, **kwargs)
+        try:
+            outputs = layer.call(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if "NoneType" not in str(error):
+                raise
+            raise UnreadableError(
+                "it makes a tensor, such as random numbers, of a size that is open until data comes; in a layer of its "
+                "own that would be kept as it is."
+            ) from error
     if scope.read:
         raise UnreadableError(f"it uses the variable {scope.read[0]!r} directly, not through a layer.")
     if scope.losses:
@@ -183,11 +262,15 @@ def _check(layer: keras.layers.Layer, view: keras.Model, args: tuple[Any, ...], 
         for variable in raw_variables(node.arguments.args, node.arguments.kwargs):
             raise UnreadableError(f"it uses the variable {variable.path!r} directly, not through a layer.")
     held = {id(weight) for weight in view.weights}
+    # A teacher, or whatever else `train_step` alone calls, is no part of what a model computes.
+    aside = children(layer) if isinstance(layer, keras.Model) else []
+    aside = [each for each in aside if not held & {id(weight) for weight in each.weights}]
+    left_out = {id(weight) for each in aside for weight in each.weights}
     for weight in layer.weights:
-        if id(weight) not in held:
+        if id(weight) not in held | left_out:
             raise UnreadableError(f"its variable {weight.path!r} does not belong to a layer that is called.")
     if "training" in inspect.signature(layer.call).parameters:
-        outputs = keras.tree.flatten(_run(layer, args, kwargs, training=True))
+        outputs = keras.tree.flatten(run_on_symbols(layer, args, kwargs, training=True))
         if _kinds(keras.Model(view.inputs, outputs, name=view.name)) != _kinds(view):
             raise UnreadableError("it does something else in training.")
 

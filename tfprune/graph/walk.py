@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from tfprune.graph.calls import nodes_in_order
-from tfprune.graph.subclassed import layer_view, model_view
+from tfprune.graph.subclassed import Arguments, general_arguments, layer_view, model_view, without_call
 
 Shape = tuple[int | None, ...]
 
@@ -26,6 +26,8 @@ class Node:
         outputs: The symbolic tensors that come out.
         args: The positional arguments of the call, tensors and others.
         kwargs: The keyword arguments of the call.
+        general: Arguments that stand for those of all calls of the operation in its model, with open sizes where the
+            calls differ; `None` if there are no such arguments.
     """
 
     operation: keras.Operation
@@ -33,6 +35,7 @@ class Node:
     outputs: tuple[keras.KerasTensor, ...]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    general: Arguments | None = None
 
     @property
     def key(self) -> int:
@@ -78,6 +81,8 @@ def check_built(model: Any) -> keras.Model:
             )
         hint = " It comes from tf_keras: build or load it with keras (Keras 3)." if _is_tf_keras(model) else ""
         raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {type(model).__name__}.{hint}")
+    if not model.built and type(model).call is keras.Model.call:
+        raise ValueError(without_call(model))
     if not model.built or (isinstance(model, keras.Sequential) and not model.layers):
         raise ValueError(
             f"The model {model.name!r} is not built, so its weights and shapes are unknown. "
@@ -130,8 +135,13 @@ def walk(model: keras.Model) -> Iterator[Node]:
     >>> [type(node.operation).__name__ for node in walk(model)]
     ['Dense', 'ReLU']
     """
-    graph = functional(model)
-    for node in nodes_in_order(graph):
+    nodes = nodes_in_order(functional(model))
+    calls: dict[int, list[Arguments]] = {}
+    for node in nodes:
+        if is_own(node.operation):
+            calls.setdefault(id(node.operation), []).append((tuple(node.arguments.args), node.arguments.kwargs))
+    general = {key: general_arguments(arguments) for key, arguments in calls.items()}
+    for node in nodes:
         arguments = node.arguments
         yield Node(
             node.operation,
@@ -139,7 +149,13 @@ def walk(model: keras.Model) -> Iterator[Node]:
             tuple(node.outputs),
             tuple(arguments.args),
             arguments.kwargs,
+            general.get(id(node.operation)),
         )
+
+
+def is_own(operation: Any) -> bool:
+    """Return whether an operation is a layer of the user's, whose `call` is to be read."""
+    return isinstance(operation, keras.layers.Layer) and not type(operation).__module__.startswith("keras.")
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -206,14 +222,16 @@ def room_for(num_calls: int) -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
-def nested(node: Node) -> keras.Model | None:
+def nested(node: Node, own_sizes: bool = False) -> keras.Model | None:
     """Return the model that is called inside another, or `None` for a call of a plain layer.
 
     Layers and models with a `call` of their own that is made of other layers are read by running it on symbolic
-    tensors.
+    tensors. One that is called on several sizes stands for one model with open sizes, so that its weights are shared
+    in a copy as well.
 
     Args:
         node: One call, from `walk`.
+        own_sizes: Whether to read this call alone, with the sizes that it has.
 
     Returns:
         A model with one input for each tensor of `node.inputs`, in this order, and the outputs of `node.outputs`.
@@ -229,11 +247,25 @@ def nested(node: Node) -> keras.Model | None:
     [True]
     """
     operation = node.operation
-    if isinstance(operation, keras.Model) and is_graph(operation):
-        return operation
-    if type(operation).__module__.startswith("keras.") or not isinstance(operation, keras.layers.Layer):
+    graph = operation if isinstance(operation, keras.Model) and is_graph(operation) else None
+    view = graph or _view(node)
+    if own_sizes and isinstance(view, keras.Model) and any(None in tensor.shape[1:] for tensor in view.inputs):
+        view = layer_view(operation, node.args, node.kwargs)
+    return view if isinstance(view, keras.Model) else graph
+
+
+def unreadable_because(node: Node) -> str:
+    """Return why a call of a layer of the user's cannot be read layer by layer; empty for other calls."""
+    view = _view(node)
+    return view if isinstance(view, str) else ""
+
+
+def _view(node: Node) -> keras.Model | str | None:
+    if not is_own(node.operation):
         return None
-    return layer_view(operation, node.args, node.kwargs)
+    if node.general is None:
+        return "it is called with different arguments."
+    return layer_view(node.operation, *node.general)
 
 
 def is_graph(model: Any) -> bool:

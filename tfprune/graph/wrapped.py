@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from tfprune.graph.walk import Node
+from tfprune.graph.walk import Node, nested
 
 layers = keras.layers
 
@@ -38,6 +38,31 @@ def inner_nodes(node: Node) -> list[Node]:
     if isinstance(layer, layers.Bidirectional):
         return [_inner(node, each, node.inputs[0]) for each in (layer.forward_layer, layer.backward_layer)]
     return []
+
+
+def model_for_each_step(node: Node) -> tuple[keras.layers.Layer, keras.Model] | None:
+    """Return the model that a `TimeDistributed` calls once per time step, or that the layer inside it stands for.
+
+    Args:
+        node: A call.
+
+    Returns:
+        The layer inside, and its model of one input and one output; `None` for any other call.
+
+    Example:
+
+    >>> from tfprune.graph.walk import walk
+    >>> inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model = keras.Sequential([keras.Input((5, 3)), keras.layers.TimeDistributed(inner)])
+    >>> model_for_each_step(next(walk(model)))[1] is inner
+    True
+    """
+    if type(node.operation) is not layers.TimeDistributed:
+        return None
+    inner = inner_nodes(node)[0]
+    step = inner.inputs[0]
+    view = nested(dataclasses.replace(inner, args=(step,), kwargs={}, general=((step,), {})))
+    return (inner.operation, view) if view is not None and len(view.inputs) == len(view.outputs) == 1 else None
 
 
 def _inner(node: Node, layer: keras.layers.Layer, tensor: keras.KerasTensor) -> Node:

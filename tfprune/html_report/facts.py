@@ -126,7 +126,7 @@ def _add_layers(
     model: keras.Model, prefix: str, widths: dict[str, float], macs: dict[str, float], kinds: dict[str, Kind]
 ) -> None:
     for node in walk(model):
-        layer, inner = node.operation, nested(node)
+        layer, inner = node.operation, nested(node, own_sizes=True)
         name = prefix + layer.name
         if inner is not None:
             _add_layers(inner, f"{name}/", widths, macs, kinds)

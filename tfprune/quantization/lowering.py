@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.graph import Node, check_traceable, functional, walk
+from tfprune.graph import Node, check_traceable, walk
 from tfprune.quantization.aware import is_quantize_aware, names_of_outputs
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
 from tfprune.quantization.barriers import Barrier

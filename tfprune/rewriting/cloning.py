@@ -7,9 +7,10 @@ import keras
 import numpy as np
 
 from tfprune.graph import Analysis, Node, find_rule
+from tfprune.graph.making import made_from_config
 from tfprune.graph.rules.channel_axes import resized
+from tfprune.graph.rules.registry import count_alive
 from tfprune.graph.walk import Shape
-from tfprune.rewriting.copies import made_from_config
 from tfprune.rewriting.edits import Edits
 from tfprune.rewriting.engine import Rewriter
 
@@ -101,6 +102,13 @@ class _Resizer(Rewriter):
 
     def _resized(self, layer: Any) -> Any:
         rule = find_rule(layer)
+        inner = getattr(layer, "layer", None)
+        if id(inner) in self._trace.views:  # a wrapper that calls a model for each time step
+            options = {**layer.get_config(), "layer": self._model(inner, self._trace.views[id(inner)])}
+            return type(layer)(**options)
+        whole = self._whole(layer) if rule is None else None
+        if whole is not None:
+            return whole
         try:
             config = layer.get_config()
         except NotImplementedError:
@@ -111,11 +119,17 @@ class _Resizer(Rewriter):
             rule.resize(self._first[id(layer)], config, self._alive)
         if rule is not None and rule.rescale is not None:
             self._factors.update(rule.rescale(self._first[id(layer)], self._alive))
+        sizes = self._trace.config_sizes.get(id(layer), {})
+        config |= {key: count_alive(channels, self._alive) for key, channels in sizes.items()}
         if id(layer) in self._biases and "use_bias" in config:  # an EinsumDense has its bias already
             config["use_bias"] = True
         if isinstance(layer, keras.layers.Layer):
             return self.copies.add(layer, config, self._fill)
         return made_from_config(layer, config)
+
+    def _whole(self, layer: Any) -> Any:
+        """The copy of a layer that nobody can resize, which is called on what the layer is called on."""
+        return None if id(layer) in self._trace.config_sizes else self.copies.whole(layer)
 
     def _fill(self, layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
         bias = self._biases.get(id(layer))
@@ -139,6 +153,9 @@ class _Resizer(Rewriter):
 
 class _Anew(_Resizer):
     """Makes layers of other sizes, with the weights that their initializers draw."""
+
+    def _whole(self, layer: Any) -> Any:
+        return None
 
     def _fill(self, layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
         pass

@@ -8,6 +8,9 @@ from typing import Any
 import keras
 
 from tfprune.graph.chains import children
+from tfprune.graph.making import made_from_config
+from tfprune.graph.walk import is_own
+from tfprune.rewriting.object_copies import copied_object
 
 Fill = Callable[[keras.layers.Layer, keras.layers.Layer], None]
 """Gives the copy of a layer its weights, once it is built."""
@@ -50,7 +53,31 @@ class Copies:
                 ("copy", id(operation)),
                 lambda: type(operation).from_config({**config, "name": self.unused(operation.name)}),
             )
-        return self.once(("copy", id(operation)), lambda: self.new(operation, operation.variables, **changes))
+
+        def make() -> Any:
+            whole = None if changes else self.whole(operation)
+            return self.new(operation, operation.variables, **changes) if whole is None else whole
+
+        return self.once(("copy", id(operation)), make)
+
+    def whole(self, layer: keras.layers.Layer) -> Any:
+        """Return a copy of a layer of the user's that stays as it is, whatever its config says.
+
+        Args:
+            layer: The layer.
+
+        Returns:
+            The copy, with the same weights; `None` for layers of Keras, and those that only a config can copy.
+        """
+        if not is_own(layer):
+            return None
+        try:
+            copy = copied_object(layer)
+        except Exception:  # whatever an attribute of a stranger's layer raises; its config is left to try
+            return None
+        copy.name = self.unused(layer.name)
+        self.pairs.append((layer, copy))
+        return copy
 
     def new(self, layer: keras.layers.Layer, weights: Sequence[Any], /, **changes: Any) -> Any:
         """Return another copy of a layer.
@@ -86,7 +113,10 @@ class Copies:
         self.pairs.append((layer, copy))
 
         def finish() -> None:
-            fill(layer, copy)
+            try:
+                fill(layer, copy)
+            except ValueError as error:
+                raise ValueError(_unlike(layer, copy)) from error
             copy_state(layer, copy)
 
         self._unset.append(finish)
@@ -113,23 +143,13 @@ class Copies:
             finish()
 
 
-def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
-    """Make a layer of the same class from its edited config.
-
-    Args:
-        layer: The layer.
-        config: What its `get_config` returns, perhaps with other sizes or data types.
-
-    Returns:
-        The new layer.
-    """
-    if not isinstance(layer, keras.layers.Lambda):
-        return type(layer).from_config(config)
-    # Its from_config refuses a Python lambda, as it might come from a stranger's file. This one is the user's own.
-    named = {key: config[key] for key in ("name", "trainable", "dtype")}
-    options = {"mask": layer.mask, "arguments": layer.arguments}
-    # Private: the output shape as it was given, of which get_config() has the code alone.
-    return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, **options, **named)
+def _unlike(layer: keras.layers.Layer, copy: keras.layers.Layer) -> str:
+    held, made = ([f"{variable.name} {tuple(variable.shape)}" for variable in each.variables] for each in (layer, copy))
+    return (
+        f"The layer {layer.name!r} ({type(layer).__name__}) has the variables {held}, but one that is made from its "
+        f"config has {made}. Its get_config() has to return all that its __init__ takes, and its build() to make all "
+        "of its variables and build the layers inside it."
+    )
 
 
 def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:

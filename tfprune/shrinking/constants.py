@@ -96,13 +96,18 @@ def _evaluate(
     """Run a model and return the values of symbolic tensors inside it, also inside nested models."""
     view = functional(model)
     inside = [(node, views[id(node.operation)]) for node in walk(model) if id(node.operation) in views]
+    wrapped = [(node, id(getattr(node.operation, "layer", None))) for node in walk(model)]
+    steps = [(node, views[key]) for node, key in wrapped if key in views]  # models that are called for each time step
     local = {id(tensor) for node in walk(model) for tensor in (*node.inputs, *node.outputs)}
     taps = [tensor for tensor in wanted if id(tensor) in local]
-    taps += [tensor for node, _ in inside for tensor in node.inputs]
+    taps += [tensor for node, _ in (*inside, *steps) for tensor in node.inputs]
     values: dict[int, np.ndarray] = {}
     if taps:
         outputs = run(keras.Model(view.inputs, taps, name=view.name), inputs)
         values = {id(tensor): value for tensor, value in zip(taps, outputs, strict=True)}
     for node, inner in inside:
         values |= _evaluate(inner, [values[id(tensor)] for tensor in node.inputs], wanted, views)
+    for node, inner in steps:
+        value = values[id(node.inputs[0])]
+        values |= _evaluate(inner, [value.reshape(-1, *value.shape[2:])], wanted, views)
     return values

@@ -5,13 +5,31 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.calls import nodes_in_order
 from tfprune.graph.kinds import find_kind
+from tfprune.graph.open_sizes import settings
 from tfprune.graph.record import Call
 from tfprune.graph.rules.channel_axes import varying_axes
 from tfprune.graph.rules.registry import Alive, rule
 
 layers = keras.layers
 
+ELEMENTWISE = (
+    *("Abs", "Absolute", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cast", "Cbrt", "Ceil"),
+    *("Clip", "Copy", "Cos", "Cosh", "Erf", "Exp", "Exp2", "Expm1", "Fabs", "Floor", "Isfinite", "Isinf", "Isnan"),
+    *("Log", "Log10", "Log1p", "Log2", "LogicalNot", "Negative", "OnesLike", "Reciprocal", "Round", "Rsqrt"),
+    *("SaturateCast", "Sign", "Sin", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike"),
+    *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid"),
+    *("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus", "Softsign", "SparsePlus"),
+    *("SparseSigmoid", "Squareplus", "TanhShrink", "Threshold"),
+    *("Add", "Arctan2", "DivideNoNan", "FloorDivide", "Fmax", "Fmin", "Fmod", "Hypot", "Logaddexp", "Maximum"),
+    *("Minimum", "Mod", "Power", "Subtract", "Where"),
+    *("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"),
+    *("LogicalAnd", "LogicalOr", "LogicalXor"),
+)
+"""Operations of `keras.ops` that work on every element alone, by the names of their classes."""
+
+_PRODUCTS = ("Multiply", "Divide", "TrueDivide")
 _MIXING = ("softmax", "log_softmax", "sparsemax", "glu")
 _ELEMENTWISE = (
     *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu"),
@@ -39,6 +57,10 @@ def activate(call: Call, channels: np.ndarray, activation: Any) -> np.ndarray:
     elif isinstance(activation, _ELEMENTWISE_LAYERS) or (
         name in _ELEMENTWISE and activation is getattr(keras.activations, name, None)
     ):
+        _apply_to_zero(call, activation)
+    elif is_elementwise(activation):
+        if not np.isfinite(_at(activation, 0.0)):
+            call.freeze(channels, f"activation {name} in {call.layer.name!r} is not finite at zero")
         _apply_to_zero(call, activation)
     else:
         call.freeze(channels, f"activation {name} in {call.layer.name!r} is not known to work element by element")
@@ -147,8 +169,47 @@ def _normalization(call: Call) -> np.ndarray:
 
 
 def _apply_to_zero(call: Call, function: Any) -> None:
-    if float(keras.ops.convert_to_numpy(function(keras.ops.zeros((1,))))[0]) != 0.0:
+    if _at(function, 0.0) != 0.0:
         call.zero_stays_zero = False
+
+
+def _at(function: Any, value: float) -> float:
+    return float(keras.ops.convert_to_numpy(function(keras.ops.full((1,), value)))[0])
+
+
+def is_elementwise(function: Any) -> bool:
+    """Return whether a function of one tensor is made of operations that work on every element alone.
+
+    Args:
+        function: A function from a tensor to a tensor, such as an activation of the user's.
+
+    Returns:
+        Whether it is; False if it cannot be run on symbolic tensors.
+
+    Example:
+
+    >>> is_elementwise(lambda x: x * keras.ops.sigmoid(1.7 * x)), is_elementwise(lambda x: x - keras.ops.mean(x))
+    (True, False)
+    """
+    made = []
+    for size in (3, 5):  # numbers that depend on the size differ
+        tensor = keras.Input((size,))
+        try:
+            graph = keras.Model(tensor, function(tensor))
+        except Exception:  # whatever a function of the user's raises on symbolic tensors
+            return False
+        nodes = nodes_in_order(graph)
+        told = [list(settings(node.operation, node.arguments.args, node.arguments.kwargs)) for node in nodes]
+        if not all(_works_on_elements(node.operation, each) for node, each in zip(nodes, told, strict=True)):
+            return False
+        made.append([repr(value) for each in told for value in each if not isinstance(value, keras.KerasTensor)])
+    return made[0] == made[1]
+
+
+def _works_on_elements(operation: Any, told: list[Any]) -> bool:
+    known = type(operation).__name__ in (*ELEMENTWISE, *_PRODUCTS) and type(operation).__module__.startswith("keras.")
+    arrays = [value for value in told if hasattr(value, "shape") and not isinstance(value, keras.KerasTensor)]
+    return known and all(np.ndim(value) == 0 and not isinstance(value, keras.Variable) for value in arrays)
 
 
 _ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)

@@ -7,27 +7,12 @@ import numpy as np
 
 from tfprune.graph.record import Call
 from tfprune.graph.rules.channel_axes import varying_axes
+from tfprune.graph.rules.elementwise import ELEMENTWISE
 from tfprune.graph.rules.merging import merge, spreads_over_channels
 from tfprune.graph.rules.registry import rule
 
-_UNARY = (
-    *("Abs", "Absolute", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Cast", "Cbrt", "Ceil"),
-    *("Clip", "Copy", "Cos", "Cosh", "Erf", "Exp", "Exp2", "Expm1", "Fabs", "Floor", "Isfinite", "Isinf", "Isnan"),
-    *("Log", "Log10", "Log1p", "Log2", "LogicalNot", "Negative", "OnesLike", "Reciprocal", "Round", "Rsqrt"),
-    *("SaturateCast", "Sign", "Sin", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike"),
-    *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid"),
-    *("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus", "Softsign", "SparsePlus"),
-    *("SparseSigmoid", "Squareplus", "TanhShrink", "Threshold"),
-)
-_BINARY = (
-    *("Add", "Arctan2", "DivideNoNan", "FloorDivide", "Fmax", "Fmin", "Fmod", "Hypot", "Logaddexp", "Maximum"),
-    *("Minimum", "Mod", "Power", "Subtract", "Where"),
-    *("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"),
-    *("LogicalAnd", "LogicalOr", "LogicalXor"),
-)
 
-
-@rule(*_UNARY, *_BINARY)
+@rule(*ELEMENTWISE)
 def _elementwise(call: Call) -> np.ndarray | list[np.ndarray]:
     return elementwise(call)
 
