@@ -47,12 +47,14 @@ def name_outputs(file: TFLiteFile, model: keras.Model) -> TFLiteFile:
         model: The model.
 
     Returns:
-        The file with such outputs.
+        The file with such outputs; the same file if it has them.
     """
+    names = output_names(model)
+    if len(names) == 1 and names == _numbered(1):
+        return file
     changed = file.editable()
     (signature,) = changed.signatureDefs
     outputs = {each.name.decode(): each for each in signature.outputs}
-    names = output_names(model)
     ordered = [outputs[name] for name in _numbered(len(names))]
     for output, name in zip(ordered, names, strict=True):
         output.name = name.encode()
