@@ -17,7 +17,8 @@ from tfprune.graph.trace import MODEL_OUTPUT
 from tfprune.parts.channels import channel_masks, zero_channels
 from tfprune.parts.ranking import AnyRanking, Share, as_ranking
 from tfprune.schedules import ScheduleLike
-from tfprune.training.masks import HeldMasks, Masks, apply_masks
+from tfprune.training.foreign_updates import ForeignUpdates
+from tfprune.training.masks import HeldMasks, Masks, apply_masks, variables_by_path
 
 Scope = Literal["group", "layer"]
 Mode = Literal["soft", "hard"]
@@ -93,6 +94,7 @@ class FilterPruning(keras.callbacks.Callback):
         self.exclude = exclude
         self._groups: tuple[ChannelGroup, ...] = ()
         self._held: HeldMasks | None = None
+        self._foreign: ForeignUpdates | None = None
         self._plan = Plan((), None)
         self._shares: list[Share] = []
         self._epoch: int | None = None
@@ -107,7 +109,7 @@ class FilterPruning(keras.callbacks.Callback):
             self._groups = _single_layers(groups, resolve_exclude(self.model, self.exclude))
         self._plan = Plan.of(self.stages, (self.params or {}).get("epochs"), end=1.0 if self.mode == "soft" else 0.75)
         self._check_groups(groups)
-        self._held = self._epoch = self._pruned_epoch = None
+        self._held = self._foreign = self._epoch = self._pruned_epoch = None
         self._start(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -115,6 +117,18 @@ class FilterPruning(keras.callbacks.Callback):
         if self._epoch is None and self._pruned_epoch is None and self._plan.shares(epoch) != self._shares:
             self._start(epoch)
         self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Watch the first steps."""
+        if self._foreign is not None:
+            self._foreign.start_steps()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raise a ValueError if the first steps have trained filters that would not be held."""
+        error = self._foreign and self._foreign.end_steps()
+        if error and self._held is not None:
+            self._held.release()
+            raise error
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prune before the validation of an epoch, so that it measures the pruned model."""
@@ -164,6 +178,8 @@ class FilterPruning(keras.callbacks.Callback):
             apply_masks(self.model, masks)
         elif self._held is None:
             self._held = HeldMasks(self.model, masks, self.params)
+            variables = variables_by_path(self.model)
+            self._foreign = ForeignUpdates(type(self).__name__, self._held, [variables[path] for path in masks])
         else:
             self._hold(masks)
 

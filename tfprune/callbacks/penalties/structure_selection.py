@@ -16,8 +16,9 @@ from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.layers import scaling_factors
 from tfprune.parts.structures import Structure, along
 from tfprune.schedules import ScheduleLike
+from tfprune.training.optimizers import optimizer_parts, updating_optimizers
 from tfprune.training.proximal import soft_threshold
-from tfprune.training.step import Gradients, Weight, optimizer_parts, updating_optimizer
+from tfprune.training.step import Gradients, Weight
 
 
 class SparseStructureSelection(SparsityRegularization):
@@ -85,7 +86,8 @@ class SparseStructureSelection(SparsityRegularization):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the factors; errors come here, before time is spent."""
-        if any(optimizer.gradient_accumulation_steps for optimizer in optimizer_parts(updating_optimizer(self.model))):
+        parts = [part for optimizer in updating_optimizers(self.model) for part in optimizer_parts(optimizer)]
+        if any(part.gradient_accumulation_steps for part in parts):
             raise ValueError(
                 "SparseStructureSelection updates its factors in every step, but the optimizer accumulates gradients "
                 "over several. Compile the model without gradient_accumulation_steps."
@@ -117,7 +119,7 @@ class SparseStructureSelection(SparsityRegularization):
     def pull_gradients(self, gradients: Gradients, strength: Any) -> Gradients:
         """Take the gradients of the factors away from the optimizer."""
         factors = [factor for factor in self._factors() if factor.path in gradients]
-        scale = updating_optimizer(self.model).loss_scale_factor or 1.0
+        scale = self.optimizer.loss_scale_factor or 1.0
         taken = [ops.cast(gradients[factor.path], "float32") / scale for factor in factors]
         context = tf.distribute.get_replica_context()
         if factors and context.num_replicas_in_sync > 1:

@@ -18,6 +18,7 @@ from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.parts.kernels import Kernel
 from tfprune.schedules import Schedule, ScheduleLike, as_schedule
 from tfprune.training.clock import Clock
+from tfprune.training.foreign_updates import ForeignUpdates
 from tfprune.training.masks import HeldMasks, held_by_others, recorded_mask
 from tfprune.training.step import CapturedGradients
 
@@ -147,6 +148,7 @@ class SparseTraining(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask for the gradient of a step that is to come, if an update will need it."""
         self._clock.start_batch(batch)
+        self._foreign.start_steps()
         if self._captured is not None:
             ahead = self._clock.planned(self._due)
             if ahead is not None:
@@ -156,6 +158,10 @@ class SparseTraining(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Update the masks if it is time."""
         self._clock.end_batch(batch)
+        error = self._foreign.end_steps()
+        if error is not None:
+            self._release()
+            raise error
         if self._captured is None:
             time = self._clock.passed(self._due)
             if time is not None:
@@ -191,9 +197,9 @@ class SparseTraining(keras.callbacks.Callback):
 
     @property
     def sparsity(self) -> float:
-        """The fraction of pruned weights, over all layers that this callback prunes."""
-        masks = self.masks.values()
-        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks)
+        """The fraction of weights that are pruned and zero, over all layers that this callback prunes."""
+        pruned = sum(int((~mask & (self._kernels[n].variable.numpy() == 0)).sum()) for n, mask in self.masks.items())
+        return pruned / sum(mask.size for mask in self.masks.values())
 
     def prune(
         self, scores: Arrays, sparsity: float, *, progress: float = 1.0, distribution: Distribution | None = None
@@ -304,10 +310,12 @@ class SparseTraining(keras.callbacks.Callback):
         self._check_finite()
         masks = self.start_masks(recorded, self._clock.now)
         self._held = HeldMasks(self.model, self._by_path(masks), self.params)
+        variables = [kernel.variable for kernel in self._kernels.values()]
+        self._foreign = ForeignUpdates(type(self).__name__, self._held, variables)
         if self.gradients != "none":
             self._captured = CapturedGradients(
                 self.model,
-                [kernel.variable for kernel in self._kernels.values()],
+                variables,
                 replaces_update=self.gradients == "instead_of_update",
                 run=self.params,
             )
