@@ -52,12 +52,13 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
     return found
 
 
-def apply_masks(model: keras.Model, masks: Masks) -> None:
-    """Set every masked weight of a model to zero, once.
+def apply_masks(model: keras.Model, masks: Masks, factor: float = 0.0) -> None:
+    """Set every masked weight of a model to zero, once, or to a part of what it is.
 
     Args:
         model: A built Keras model.
         masks: For each variable path, a bool array of the variable's shape; False where pruned.
+        factor: How much of a masked weight is left.
 
     Raises:
         ValueError: If a path or a shape does not fit the model; no weight is changed then.
@@ -71,7 +72,8 @@ def apply_masks(model: keras.Model, masks: Masks) -> None:
     True
     """
     for variable, mask in _match(model, masks):
-        variable.assign(ops.where(mask, variable, ops.zeros_like(variable)))
+        left = variable * factor if factor else ops.zeros_like(variable)  # NaN times 0 is NaN
+        variable.assign(ops.where(mask, variable, left))
 
 
 class HeldMasks(StepHook):

@@ -82,7 +82,7 @@ class SparseStructureSelection(SparsityRegularization):
             raise ValueError(f"momentum must be a number in [0, 1). Received: {momentum!r}.")
         self.momentum = float(momentum)
         self._velocities: dict[str, keras.Variable] = {}
-        self._taken = threading.local()  # replicas run in threads
+        self._taken: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the factors; errors come here, before time is spent."""
@@ -103,6 +103,7 @@ class SparseStructureSelection(SparsityRegularization):
                 )
                 for factor in self._factors()
             }
+        self._taken = threading.local()  # replicas run in threads; made here, as it cannot be copied
         self._all_gone = False
 
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
