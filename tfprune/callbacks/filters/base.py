@@ -129,9 +129,10 @@ class FilterPruning(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Raise a ValueError if the first steps have trained filters that would not be held."""
-        error = self._foreign and self._foreign.end_steps()
-        if error and self._held is not None:
+        error = None if self._foreign is None else self._foreign.end_steps()
+        if error is not None and self._held is not None:
             self._held.release()
+            self._held = self._foreign = None
             raise error
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -150,7 +151,7 @@ class FilterPruning(keras.callbacks.Callback):
         """Leave every pruned filter exactly zero, however training ended."""
         if self._held is not None:
             self._held.release()
-            self._held = None
+            self._held = self._foreign = None
         else:
             apply_masks(self.model, channel_masks(self._choose(), ("producer", "affine")))
 

@@ -67,6 +67,7 @@ class SparsityRegularization(keras.callbacks.Callback):
         self.exclude = exclude
         self.structures: tuple[Structure, ...] = ()
         self._hook: StepHook | None = None
+        self._foreign: ForeignUpdates | None = None
 
     @abstractmethod
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
@@ -148,7 +149,8 @@ class SparsityRegularization(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Set the strengths of the steps that run as one."""
         self._clock.start_batch(batch)
-        self._foreign.start_steps()
+        if self._foreign is not None:
+            self._foreign.start_steps()
         if self._clock.unit == "steps":
             self._strength.prepare()
 
@@ -156,10 +158,9 @@ class SparsityRegularization(keras.callbacks.Callback):
         """Count the steps."""
         self._clock.end_batch(batch)
         self._strength.note()
-        error = self._foreign.end_steps()
-        if error is not None and self._hook is not None:
-            self._clock.stop()
-            self._hook.detach()
+        error = None if self._foreign is None else self._foreign.end_steps()
+        if error is not None:
+            self._let_go()
             raise error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -174,12 +175,8 @@ class SparsityRegularization(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let the optimizer go, and make dead parts zero throughout."""
-        self._clock.stop()
-        if self._hook is not None:
-            self._hook.detach()
-            self._hook = None
-            if self.strength != 0:
-                apply_masks(self.model, self.dead_masks())
+        if self._let_go() and self.strength != 0:
+            apply_masks(self.model, self.dead_masks())
 
     def dead(self) -> dict[Structure, np.ndarray]:
         """Return, for each structure, which parts have a norm of at most `threshold`; `min_channels` never do."""
@@ -218,6 +215,14 @@ class SparsityRegularization(keras.callbacks.Callback):
                     "min_channels allows. If that is too few, lower the strength, or exclude the layer.",
                     stacklevel=3,
                 )
+
+    def _let_go(self) -> bool:
+        """Let the optimizers go; return whether there was anything to let go."""
+        self._clock.stop()
+        hook, self._hook, self._foreign = self._hook, None, None
+        if hook is not None:
+            hook.detach()
+        return hook is not None
 
     def _timed(self) -> tuple[Clock, float | ActiveSchedule]:
         """The clock, and the strength in its time."""

@@ -106,6 +106,11 @@ class SparseStructureSelection(SparsityRegularization):
         self._taken = threading.local()  # replicas run in threads; made here, as it cannot be copied
         self._all_gone = False
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Let the optimizer go, and make dead parts zero throughout."""
+        super().on_train_end(logs)
+        self._taken = None
+
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
         """Return one structure for each layer of factors."""
         excluded = resolve_exclude(self.model, self.exclude)

@@ -1,7 +1,7 @@
 """SET: sparse evolutionary training."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -72,6 +72,11 @@ class SET(SparseTraining):
         if criterion not in ("sign", "magnitude"):
             raise ValueError(f'criterion must be "sign" or "magnitude". Received: {criterion!r}.')
         self.criterion = criterion
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the weights, check the schedule, and warn if it leaves new weights no time."""
+        super().on_train_begin(logs)
+        self._warn_of_haste(self.schedule)
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
