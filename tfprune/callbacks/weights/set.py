@@ -20,7 +20,8 @@ class SET(SparseTraining):
 
     The number of living weights of each layer never changes. New weights start at zero, also where one has just been
     dropped, with nothing in the optimizer's memory. There is no update after the last epoch, since new weights would
-    not be trained.
+    not be trained. Weights that stay keep their momentum; the authors' code makes a new optimizer after every epoch,
+    which forgets all of it.
 
     Reference: Mocanu et al., Scalable Training of Artificial Neural Networks with Adaptive Sparse Connectivity
     Inspired by Network Science, Nature Communications 2018, https://arxiv.org/abs/1707.04780
