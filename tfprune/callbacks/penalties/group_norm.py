@@ -25,8 +25,8 @@ class GroupNormRegularization(SparsityRegularization):
 
     In each group of channels that must go together, channel i with norm I_i has the weight decay strength * g_i,
     where g_i = 2 ** (4 * (I_max - I_i) / (I_max - I_min)): 1 for the strongest channel and 16 for the weakest. It is
-    part of the gradient that the optimizer sees, of biases and of gamma and beta too. Norms are those of the step; biases
-    and beta count in them, which they do not in the criterion `GroupNorm` and in the authors' code.
+    part of the gradient that the optimizer sees, of biases and of gamma and beta too. Norms are those of the step; they
+    count biases and beta, which the criterion `GroupNorm` and the authors' code leave out.
 
     Decay makes weights small but not zero. Channels whose norm is at most `threshold` become zero when training ends;
     to remove a fixed part of all channels, prune with `tfprune.prune_channels` afterwards, at a loss that is small
