@@ -80,6 +80,15 @@ def fpgm_distances() -> str:
     return markdown(["filters x weights", "times as fast as cdist", "largest relative difference"], rows)
 
 
+def soft_filter_pruning() -> str:
+    """Accuracy of half-pruned networks of several widths, by mode and start."""
+    rows = load("soft_filter_pruning")["measured"]
+    names = [name for name in rows[0] if name != "width"]
+    return markdown(
+        ["filters", *(str(row["width"]) for row in rows)], [[n, *(f"{r[n]:.1%}" for r in rows)] for n in names]
+    )
+
+
 def masking_overhead() -> str:
     """CPU time of training with hard FPGM over training without."""
     rows = []
@@ -300,7 +309,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        recipe_tables,
+        *(recipe_tables, soft_filter_pruning),
         *(quantize_zoo, claims),
     )
 }

@@ -161,6 +161,7 @@ def test_an_interrupted_fit_leaves_a_model_that_fits_again(row):
     left = masks_of(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".* replaces weights every")
         callback, _ = watch(row, model)
     assert ["of a fit that was interrupted" in str(each.message) for each in caught] == [True]
     assert callback.masks == {}

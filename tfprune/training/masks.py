@@ -11,15 +11,14 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfprune.training.optimizers import optimizer_parts, updating_optimizers
 from tfprune.training.step import (
     Gradients,
     StepHook,
     TrainingStep,
     Weight,
     averages_by_path,
-    optimizer_parts,
     slots_by_path,
-    updating_optimizer,
 )
 
 Masks = dict[str, np.ndarray]
@@ -53,12 +52,13 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
     return found
 
 
-def apply_masks(model: keras.Model, masks: Masks) -> None:
-    """Set every masked weight of a model to zero, once.
+def apply_masks(model: keras.Model, masks: Masks, factor: float = 0.0) -> None:
+    """Set every masked weight of a model to zero, once, or to a part of what it is.
 
     Args:
         model: A built Keras model.
         masks: For each variable path, a bool array of the variable's shape; False where pruned.
+        factor: How much of a masked weight is left.
 
     Raises:
         ValueError: If a path or a shape does not fit the model; no weight is changed then.
@@ -72,7 +72,8 @@ def apply_masks(model: keras.Model, masks: Masks) -> None:
     True
     """
     for variable, mask in _match(model, masks):
-        variable.assign(ops.where(mask, variable, ops.zeros_like(variable)))
+        left = variable * factor if factor else ops.zeros_like(variable)  # NaN times 0 is NaN
+        variable.assign(ops.where(mask, variable, left))
 
 
 class HeldMasks(StepHook):
@@ -105,17 +106,12 @@ class HeldMasks(StepHook):
     """
 
     last = True
+    outlasts = True
 
     def __init__(self, model: keras.Model, masks: Masks, run: Any = None) -> None:
         matched = _match(model, masks)
         self._model = model
         self._variables = {variable.path: variable for variable, _ in matched}
-        self._slots = slots_by_path(model)
-        # The moving averages of the weights overwrite them now and then; everything else that the optimizer
-        # remembers of a masked weight stays zero because its gradient does.
-        averages = averages_by_path(model)
-        self._averages = {path: averages.get(path, []) for path in masks}
-        self._initial = _initial_values(updating_optimizer(model))
         with model.distribute_strategy.scope():
             self._held = {
                 variable.path: keras.Variable(-mask.astype("float32"), dtype=variable.dtype, trainable=False)
@@ -134,19 +130,20 @@ class HeldMasks(StepHook):
         """
         _match(self._model, masks)
         others = held_by_others(self._model, self.run, than=self)
+        slots, initial = slots_by_path(self._model), _initial_values(self._model)
+        averages = {id(average) for each in averages_by_path(self._model).values() for average in each}
         for path, mask in masks.items():
             self.masks[path] = mask
             keep = mask if fresh is None or path not in fresh else mask & ~fresh[path]
             living = mask & others[path] if path in others else mask
             self._held[path].assign(tf.where(mask, -1.0, 0.0))
             _write(self._variables[path], keep, living)
-            averages = {id(average) for average in self._averages[path]}
-            for slot in self._slots.get(path, []):
+            for slot in slots.get(path, []):
                 if id(slot) in averages:  # what becomes the weight in the end carries the mark of a masked weight too
                     slot.assign(tf.where(keep, slot, tf.cast(0.0, slot.dtype)))
                     slot.assign(tf.where(mask, slot, _negative_zero(slot)))
                 else:
-                    slot.assign(tf.where(keep, slot, tf.cast(self._initial.get(id(slot), 0.0), slot.dtype)))
+                    slot.assign(tf.where(keep, slot, tf.cast(initial.get(id(slot), 0.0), slot.dtype)))
 
     def release(self) -> None:
         """Write the zeros once more (`use_ema` overwrites weights at the end) and let the optimizer go."""
@@ -162,8 +159,11 @@ class HeldMasks(StepHook):
 
     def after_update(self, weight: Weight) -> list[tuple[keras.Variable, Any]]:
         """Write the zeros again."""
+        # The moving averages of the weights overwrite them now and then; everything else that the optimizer
+        # remembers of a masked weight stays zero because its gradient does.
+        averages = averages_by_path(self._model)
         pairs = [(path, variable) for path, variable in self._variables.items()]
-        pairs += [(path, average) for path, averages in self._averages.items() for average in averages]
+        pairs += [(path, average) for path in self._variables for average in averages.get(path, ())]
         return [(variable, self._masked(path, _positive(variable, weight(variable)))) for path, variable in pairs]
 
     def _masked(self, path: str, value: Any) -> Any:
@@ -238,10 +238,10 @@ def held_by_others(model: keras.Model, run: Any, than: StepHook | None = None) -
     return masks
 
 
-def _initial_values(optimizer: Any) -> dict[int, float]:
-    """What an optimizer gives its slots at the start, where it is not zero: the accumulators of Adagrad and Ftrl."""
+def _initial_values(model: keras.Model) -> dict[int, float]:
+    """What optimizers give their slots at the start, where it is not zero: the accumulators of Adagrad and Ftrl."""
     found: dict[int, float] = {}
-    for part in optimizer_parts(optimizer):
+    for part in (part for optimizer in updating_optimizers(model) for part in optimizer_parts(optimizer)):
         for slot in part.variables:
             if slot.path.endswith("_accumulator") and not slot.path.endswith("_gradient_accumulator"):
                 found[id(slot)] = getattr(part, "initial_accumulator_value", 0.0)

@@ -51,6 +51,79 @@ def test_the_weakest_filters_go_after_every_epoch_and_grow_back():
     assert history["sparsity"] == [0.5] * 3
 
 
+def ordinary(normalized):
+    """Convolutions with ReLU as everybody builds them, on images whose classes differ."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((8, 8, 1))]
+    for index in range(2):
+        layers.append(L.Conv2D(16, 3, padding="same", use_bias=not normalized, name=f"conv{index}"))
+        layers += [L.BatchNormalization(momentum=0.9)] if normalized else []
+        layers.append(L.ReLU())
+    model = keras.Sequential([*layers, L.GlobalAveragePooling2D(), L.Dense(4)])
+    return compiled(model, keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=False)
+
+
+def stripes(count=256):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, count)
+    grid = np.arange(8)
+    waves = [grid[:, None] + 0 * grid, grid + 0 * grid[:, None], grid[:, None] + grid, grid[:, None] - grid]
+    x = np.stack([np.sin(1.5 * waves[label] + rng.uniform(0, 6)) for label in labels]) + rng.normal(
+        0, 0.3, (count, 8, 8)
+    )
+    return x[..., None].astype("float32"), labels
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_filters_of_ordinary_networks_grow_back_and_the_choice_changes(normalized):
+    model, (x, y) = ordinary(normalized), stripes()
+    before, after = Record("conv0", "conv1"), Record("conv0", "conv1")
+    callbacks = [before, SoftFilterPruning(0.25), after]
+    model.fit(x, y, batch_size=16, epochs=8, verbose=0, callbacks=callbacks)
+    assert all(dead(kernel) == [] for kernel in before.epochs[0].values())  # nothing is pruned before it has trained
+    pairs = [
+        (set(dead(after.epochs[epoch][name])), set(dead(before.epochs[epoch + 1][name])))
+        for epoch in range(7)
+        for name in ("conv0", "conv1")
+    ]
+    assert all(len(pruned) == 4 for pruned, _ in pairs)
+    assert sum(len(pruned - still) for pruned, still in pairs) > 0.3 * sum(len(pruned) for pruned, _ in pairs)
+
+
+def test_a_network_that_was_trained_keeps_what_it_has_learnt():
+    """BatchNormalization brings a filter back to full strength however small it is: what carries it fades."""
+    model, (x, y) = ordinary(normalized=True), stripes()
+    model.compile(model.optimizer, model.loss, metrics=["accuracy"])
+    model.fit(x, y, batch_size=16, epochs=8, verbose=0)
+    dense = model.evaluate(x, y, verbose=0)[1]
+    gammas = []
+    look = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: gammas.append(model.layers[1].gamma.numpy()))
+    model.optimizer.learning_rate.assign(0.01)
+    model.fit(x, y, batch_size=16, epochs=4, verbose=0, callbacks=[SoftFilterPruning(0.5), look])
+    assert model.evaluate(x, y, verbose=0)[1] > dense - 0.05
+    assert np.sort(np.abs(gammas[0]))[:8].max() < 0.2 < np.sort(np.abs(gammas[0]))[8]
+
+
+def test_biases_gammas_and_betas_shrink_to_a_tenth():
+    model = compiled(randomize(chain()), keras.optimizers.SGD(0.0), jit_compile=False)
+    names = ("gamma", "beta")
+    start = {name: getattr(model.get_layer("first_bn"), name).numpy() for name in names}
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: seen.append(
+            {name: getattr(model.get_layer("first_bn"), name).numpy() for name in names}
+        )
+    )
+    fit(model, SoftFilterPruning(0.5), look, epochs=3)
+    gone = zero_filters(model.get_layer("first"))
+    assert len(gone) == 2
+    for epoch, factor in enumerate((0.1, 0.01, 0.0)):
+        for name in names:
+            expected = start[name].copy()
+            expected[gone] *= factor
+            np.testing.assert_allclose(seen[epoch][name], expected, rtol=1e-6)
+
+
 def test_tied_layers_are_ranked_by_their_mean_norm():
     model = compiled(randomize(residual()), keras.optimizers.SGD(0.1), jit_compile=False)
     before = Record("stem", "branch", "head")

@@ -17,20 +17,25 @@ from tfprune.graph.trace import MODEL_OUTPUT
 from tfprune.parts.channels import channel_masks, zero_channels
 from tfprune.parts.ranking import AnyRanking, Share, as_ranking
 from tfprune.schedules import ScheduleLike
-from tfprune.training.masks import HeldMasks, Masks, apply_masks
+from tfprune.training.foreign_updates import ForeignUpdates
+from tfprune.training.masks import HeldMasks, Masks, apply_masks, variables_by_path
 
 Scope = Literal["group", "layer"]
 Mode = Literal["soft", "hard"]
 
+FADING = 0.1
+"""How much of what carries a filter (bias, gamma, beta) is left at each soft pruning."""
+
 
 class FilterPruning(keras.callbacks.Callback):
-    """Zero whole filters: once before training, then every few epochs.
+    """Zero whole filters: held from before training, or softly after every few epochs.
 
-    In soft mode the filters are zeroed at the end of an epoch, before validation, and may grow back in the next;
-    only what makes them (kernel and bias) is zeroed, since a filter behind a zero gamma gets no gradient and
-    could never recover. The last pruning also zeroes what carries them (gamma, beta, depthwise kernels), so
-    that `tfprune.shrink` can remove them exactly. In hard mode everything is zeroed at the start and held at
-    zero in every training step.
+    In soft mode the kernels of filters are zeroed at the end of an epoch, before validation, and may grow back in the
+    next. What carries them (bias, gamma, beta) shrinks to a tenth each time: BatchNormalization would bring a filter
+    back to full strength however small it is, so that the next pruning would take away what the network relies on; a
+    zero gamma and bias would pass no gradient, and nothing could grow back. The last pruning zeroes all of it (and
+    depthwise kernels), so that `tfprune.shrink` can remove the filters exactly. In hard mode everything is zeroed at
+    the start and held at zero in every training step.
 
     A `fit` that is interrupted (KeyboardInterrupt) never ends: in hard mode the model then goes on holding its masks
     until a `fit` with a callback of tfprune ends, or the model is compiled with a new optimizer.
@@ -93,13 +98,14 @@ class FilterPruning(keras.callbacks.Callback):
         self.exclude = exclude
         self._groups: tuple[ChannelGroup, ...] = ()
         self._held: HeldMasks | None = None
+        self._foreign: ForeignUpdates | None = None
         self._plan = Plan((), None)
         self._shares: list[Share] = []
         self._epoch: int | None = None
         self._pruned_epoch: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Find the groups and prune once before training; errors come here, before time is spent."""
+        """Find the groups, and in hard mode prune before training; errors come here, before time is spent."""
         groups = channel_groups(self.model, self.exclude)
         if self.scope == "group":
             self._groups = groups.free
@@ -107,14 +113,27 @@ class FilterPruning(keras.callbacks.Callback):
             self._groups = _single_layers(groups, resolve_exclude(self.model, self.exclude))
         self._plan = Plan.of(self.stages, (self.params or {}).get("epochs"), end=1.0 if self.mode == "soft" else 0.75)
         self._check_groups(groups)
-        self._held = self._epoch = self._pruned_epoch = None
+        self._held = self._foreign = self._epoch = self._pruned_epoch = None
         self._start(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remember which epoch runs; where training goes on at a later one, prune as far as it had come."""
+        """Remember which epoch runs; where training goes on at a later one, prune as far as is due there."""
         if self._epoch is None and self._pruned_epoch is None and self._plan.shares(epoch) != self._shares:
             self._start(epoch)
         self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Watch the first steps."""
+        if self._foreign is not None:
+            self._foreign.start_steps()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raise a ValueError if the first steps have trained filters that would not be held."""
+        error = None if self._foreign is None else self._foreign.end_steps()
+        if error is not None and self._held is not None:
+            self._held.release()
+            self._held = self._foreign = None
+            raise error
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prune before the validation of an epoch, so that it measures the pruned model."""
@@ -132,9 +151,9 @@ class FilterPruning(keras.callbacks.Callback):
         """Leave every pruned filter exactly zero, however training ended."""
         if self._held is not None:
             self._held.release()
-            self._held = None
+            self._held = self._foreign = None
         else:
-            apply_masks(self.model, self._choose(final=True))
+            apply_masks(self.model, channel_masks(self._choose(), ("producer", "affine")))
 
     def _check_groups(self, groups: ChannelGroups) -> None:
         if not self._groups:
@@ -157,13 +176,16 @@ class FilterPruning(keras.callbacks.Callback):
             )
 
     def _start(self, time: int) -> None:
-        """Prune as far as is due when so many epochs are done, before the next one."""
+        """Prune as far as is due when so many epochs are done, before the next one; softly only after it."""
         self._shares = self._plan.shares(time)
-        masks = self._choose(final=self.mode == "hard")
+        choice = self._choose()
         if self.mode == "soft":
-            apply_masks(self.model, masks)
-        elif self._held is None:
+            return
+        masks = channel_masks(choice, ("producer", "affine"))
+        if self._held is None:
             self._held = HeldMasks(self.model, masks, self.params)
+            variables = variables_by_path(self.model)
+            self._foreign = ForeignUpdates(type(self).__name__, self._held, [variables[path] for path in masks])
         else:
             self._hold(masks)
 
@@ -173,20 +195,24 @@ class FilterPruning(keras.callbacks.Callback):
         last = epoch + 1 == self._plan.epochs
         shares, self._shares = self._shares, self._plan.shares(epoch + 1, last)
         self._pruned_epoch = epoch
-        if self.mode == "soft":
-            apply_masks(self.model, self._choose(final=last))
-        elif shares != self._shares:
-            self._hold(self._choose(final=True))
+        if self.mode == "hard":
+            if shares != self._shares:
+                self._hold(channel_masks(self._choose(), ("producer", "affine")))
+        elif last:
+            apply_masks(self.model, channel_masks(self._choose(), ("producer", "affine")))
+        else:
+            choice = self._choose()
+            apply_masks(self.model, channel_masks(choice, ("producer",)))
+            apply_masks(self.model, channel_masks(choice, ("affine",)), FADING)
 
     def _hold(self, masks: Masks) -> None:
         assert self._held is not None
         self._held.update({path: mask & self._held.masks[path] for path, mask in masks.items()})
 
-    def _choose(self, final: bool) -> Masks:
-        choice = zip(self._groups, self.ranking.choose(self._groups, self._shares, self.granularity), strict=True)
-        if final:
-            return channel_masks(choice, ("producer", "affine"))
-        return channel_masks([(_made_only(group), keep) for group, keep in choice], ("producer", "affine"))
+    def _choose(self) -> list[tuple[ChannelGroup, np.ndarray]]:
+        """The groups, each with the channels that stay."""
+        kept = self.ranking.choose(self._groups, self._shares, self.granularity)
+        return list(zip(self._groups, kept, strict=True))
 
     def _measure(self) -> tuple[float, int]:
         kernels = [member.variable for group in self._groups for member in group.producers]
@@ -194,13 +220,6 @@ class FilterPruning(keras.callbacks.Callback):
         size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
         filters = sum(int(zero_channels(group.producers, group.size).sum()) for group in self._groups)
         return zeros / size, filters
-
-
-def _made_only(group: ChannelGroup) -> ChannelGroup:
-    """The group cut down to the layers that make the channels: their kernels and biases."""
-    makers = {id(member.layer) for member in group.producers}
-    members = tuple(member for member in group.members if id(member.layer) in makers)
-    return ChannelGroup(group.name, group.size, members, group.frozen)
 
 
 def _single_layers(groups: ChannelGroups, excluded: Chosen) -> tuple[ChannelGroup, ...]:

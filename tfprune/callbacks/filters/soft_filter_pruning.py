@@ -11,12 +11,12 @@ from tfprune.schedules import ScheduleLike
 class SoftFilterPruning(FilterPruning):
     """Zero the filters with the smallest L2 norm after every epoch, and let them grow back in the next.
 
-    The network keeps its capacity while it trains, and learns to do without whichever filters are weak. A zeroed
-    filter grows back where a gradient reaches it: behind BatchNormalization whose beta lets ReLU pass, say. It
-    works from scratch and on a trained model (use a tenth of the learning rate then). Each group or layer of C
-    filters loses exactly floor(C * ratio). After the last epoch the pruned filters are zero throughout, and
-    `tfprune.shrink` removes them. That last step also drops the constants that their biases and BatchNormalization
-    still emitted, so train a few epochs more after shrinking.
+    The network keeps its capacity while it trains, and learns to do without whichever filters are weak. Bias, gamma
+    and beta of a zeroed filter shrink to a tenth each time, so that gradients reach it, and it comes back as far as
+    they ask for it, not at once to full strength. Over few steps, or at a low learning rate, the choice does not
+    change. It works from scratch, where the first pruning follows the first epoch, and on a trained model (use a tenth
+    of the learning rate then). Each group or layer of C filters loses exactly floor(C * ratio). After the last epoch
+    the pruned filters are zero throughout, and `tfprune.shrink` removes them.
 
     Put it before callbacks that save or stop by the epoch's logs (`ModelCheckpoint`, `EarlyStopping`,
     `CSVLogger`): they then see the pruned model and its `sparsity`.
@@ -30,7 +30,8 @@ class SoftFilterPruning(FilterPruning):
         frequency: Prune every this many epochs, and always after the last. A schedule has its own.
         scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
             can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
-            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain.
+            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain; narrow
+            layers then lose what BatchNormalization has brought back.
         granularity: `Channel(min_channels=4, round_to=8)` leaves at least 4 filters and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 

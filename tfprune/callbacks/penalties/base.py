@@ -3,7 +3,7 @@
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,8 +20,10 @@ from tfprune.parts.channels import channel_masks
 from tfprune.parts.structures import Structure
 from tfprune.schedules import Schedule, ScheduleLike, as_schedule
 from tfprune.training.clock import Clock
+from tfprune.training.foreign_updates import ForeignUpdates
 from tfprune.training.masks import Masks, apply_masks, variables_by_path
-from tfprune.training.step import Gradients, StepHook, Weight, averages_by_path, updating_optimizer
+from tfprune.training.optimizers import updating_optimizers
+from tfprune.training.step import Gradients, StepHook, Weight, averages_by_path
 
 
 class SparsityRegularization(keras.callbacks.Callback):
@@ -65,6 +67,7 @@ class SparsityRegularization(keras.callbacks.Callback):
         self.exclude = exclude
         self.structures: tuple[Structure, ...] = ()
         self._hook: StepHook | None = None
+        self._foreign: ForeignUpdates | None = None
 
     @abstractmethod
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
@@ -100,18 +103,32 @@ class SparsityRegularization(keras.callbacks.Callback):
         """
         return ()
 
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer whose update is being made, inside the compiled step."""
+        assert self._hook is not None
+        return self._hook.optimizer
+
+    def moves_with(self, structure: Structure) -> bool:
+        """Whether what a penalty remembers of a structure moves with the update that is being made.
+
+        Several optimizers may train a model, also one structure, which then moves with the first variable.
+        """
+        assert self._hook is not None
+        return structure.slices[0].variable.path in self._hook.updated
+
     def penalty(self) -> float:
         """Return the penalty of the weights as they are now, without the strength."""
         return sum(float(ops.sum(ops.sqrt(s.squared_norms(ops.convert_to_tensor)))) for s in self.structures)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the structures; errors come here, before time is spent."""
-        optimizer = updating_optimizer(self.model)
-        if not hasattr(optimizer, "learning_rate"):  # MultiOptimizer
-            raise ValueError(
-                f"{type(self).__name__} needs the learning rate of each step, and {type(optimizer).__name__} has none "
-                "of its own. Compile the model with one optimizer for all weights."
-            )
+        for optimizer in updating_optimizers(self.model):
+            if not hasattr(optimizer, "learning_rate"):  # MultiOptimizer
+                raise ValueError(
+                    f"{type(self).__name__} needs the learning rate of each step, and {type(optimizer).__name__} has "
+                    "none of its own. Compile the model with one optimizer for all weights."
+                )
         variables_by_path(self.model)
         groups = channel_groups(self.model, self.exclude)
         self.structures = tuple(structure for structure in self.find_structures(groups.free) if structure.slices)
@@ -132,6 +149,8 @@ class SparsityRegularization(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Set the strengths of the steps that run as one."""
         self._clock.start_batch(batch)
+        if self._foreign is not None:
+            self._foreign.start_steps()
         if self._clock.unit == "steps":
             self._strength.prepare()
 
@@ -139,6 +158,10 @@ class SparsityRegularization(keras.callbacks.Callback):
         """Count the steps."""
         self._clock.end_batch(batch)
         self._strength.note()
+        error = None if self._foreign is None else self._foreign.end_steps()
+        if error is not None:
+            self._let_go()
+            raise error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the penalty and the dead channels, and warn where a layer is at its minimum."""
@@ -152,12 +175,8 @@ class SparsityRegularization(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let the optimizer go, and make dead parts zero throughout."""
-        self._clock.stop()
-        if self._hook is not None:
-            self._hook.detach()
-            self._hook = None
-            if self.strength != 0:
-                apply_masks(self.model, self.dead_masks())
+        if self._let_go() and self.strength != 0:
+            apply_masks(self.model, self.dead_masks())
 
     def dead(self) -> dict[Structure, np.ndarray]:
         """Return, for each structure, which parts have a norm of at most `threshold`; `min_channels` never do."""
@@ -170,8 +189,16 @@ class SparsityRegularization(keras.callbacks.Callback):
 
     def dead_masks(self) -> Masks:
         """Return masks of the parts that are dead, and of all that makes and carries the channels among them."""
+        return self.masks_of(self.dead())
+
+    def masks_of(self, gone: Mapping[Structure, np.ndarray]) -> Masks:
+        """Return masks of parts, and of all that makes and carries the channels among them.
+
+        Args:
+            gone: For each structure one bool per part, True for those that go.
+        """
         masks: Masks = {}
-        for structure, parts in self.dead().items():
+        for structure, parts in gone.items():
             merge_masks(masks, structure.masks(parts))
             if structure.group is not None:
                 keep = ~structure.group.keep_one_each(parts)
@@ -189,6 +216,14 @@ class SparsityRegularization(keras.callbacks.Callback):
                     stacklevel=3,
                 )
 
+    def _let_go(self) -> bool:
+        """Let the optimizers go; return whether there was anything to let go."""
+        self._clock.stop()
+        hook, self._hook, self._foreign = self._hook, None, None
+        if hook is not None:
+            hook.detach()
+        return hook is not None
+
     def _timed(self) -> tuple[Clock, float | ActiveSchedule]:
         """The clock, and the strength in its time."""
         if not isinstance(self.strength, Schedule):
@@ -200,6 +235,8 @@ class SparsityRegularization(keras.callbacks.Callback):
         self._started = True
         self._strength = Strength(self.model, self._clock, self._given)
         self._hook = _Pull(self)
+        variables = {id(each.variable): each.variable for structure in self.structures for each in structure.slices}
+        self._foreign = ForeignUpdates(type(self).__name__, self._hook, variables.values())
 
     def _strength_now(self) -> float:
         return float(self._strength.numpy())
@@ -210,33 +247,32 @@ class _Pull(StepHook):
 
     def __init__(self, callback: SparsityRegularization) -> None:
         self._callback = callback
-        self._optimizer = updating_optimizer(callback.model)
         self._replicas = callback.model.distribute_strategy.num_replicas_in_sync
-        self._averages = averages_by_path(callback.model)
         self._kept = threading.local()  # replicas run in threads
         super().__init__(callback.model, callback.params)
 
     def before_update(self, gradients: Gradients) -> Gradients:
         # When the optimizer has counted the step, a schedule gives the rate of the next. Without tf.identity, a rate
         # that is a variable would be read only where it is used.
-        self._kept.rate = tf.identity(ops.cast(self._optimizer.learning_rate, "float32"))
+        self._kept.rate = tf.identity(ops.cast(self.optimizer.learning_rate, "float32"))
         self._kept.gradients = [_tensor(each) for each in gradients.values()]
         strength = self._callback._strength.tensor() / self._replicas
-        return self._callback.pull_gradients(gradients, strength * (self._optimizer.loss_scale_factor or 1.0))
+        return self._callback.pull_gradients(gradients, strength * (self.optimizer.loss_scale_factor or 1.0))
 
     def after_update(self, weight: Weight) -> Sequence[tuple[keras.Variable, Any]]:
         rate = self._kept.rate
-        every = self._optimizer.gradient_accumulation_steps
+        every = self.optimizer.gradient_accumulation_steps
         if every:
             # Every call of the optimizer counts here; its property `iterations` counts updates.
-            calls = ops.convert_to_tensor(self._optimizer.variables[0])
+            calls = ops.convert_to_tensor(self.optimizer.variables[0])
             rate = rate * ops.cast(tf.equal(calls % every, 0), rate.dtype)
         strength = self._callback._strength.tensor()
         # Where data of unknown length runs out, Keras finds out within a step, of which everything runs that needs no
         # data. What a penalty remembers must not move then.
         with tf.control_dependencies(self._kept.gradients):
             pulled = list(self._callback.pull_weights(weight, rate, strength))
-        averages = [(average, value) for v, value in pulled for average in self._averages.get(v.path, ())]
+        kept = averages_by_path(self._callback.model)
+        averages = [(average, value) for v, value in pulled for average in kept.get(v.path, ())]
         zeroed = [(average, ops.where(ops.equal(v, 0), ops.zeros_like(v), weight(average))) for average, v in averages]
         return pulled + zeroed
 

@@ -19,7 +19,7 @@ from tfprune.parts.structures import Structure, coupled, multiples, of_group, of
 from tfprune.schedules import ScheduleLike
 from tfprune.training.masks import Masks
 from tfprune.training.proximal import group_factors
-from tfprune.training.step import Gradients, Weight, updating_optimizer
+from tfprune.training.step import Gradients, Weight
 
 Parts = Literal["coupled", "filter", "channel", "shape", "depth"]
 Update = Literal["proximal", "subgradient"]
@@ -164,7 +164,7 @@ class GroupLasso(SparsityRegularization):
         return np.sqrt(structure.part_sizes if self.size_weighting else np.ones(structure.size)).astype("float32")
 
     def _shrunken(self, weight: Weight, step: Any) -> list[tuple[keras.Variable, Any]]:
-        optimizer = updating_optimizer(self.model)
+        optimizer = self.optimizer
         if isinstance(optimizer, keras.optimizers.SGD):
             # Momentum makes a constant gradient move weights by 1 / (1 - momentum) as much, which the pull must match.
             step = step / (1 - optimizer.momentum)

@@ -16,8 +16,9 @@ from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.layers import scaling_factors
 from tfprune.parts.structures import Structure, along
 from tfprune.schedules import ScheduleLike
+from tfprune.training.optimizers import optimizer_parts, updating_optimizers
 from tfprune.training.proximal import soft_threshold
-from tfprune.training.step import Gradients, Weight, optimizer_parts, updating_optimizer
+from tfprune.training.step import Gradients, Weight
 
 
 class SparseStructureSelection(SparsityRegularization):
@@ -81,11 +82,12 @@ class SparseStructureSelection(SparsityRegularization):
             raise ValueError(f"momentum must be a number in [0, 1). Received: {momentum!r}.")
         self.momentum = float(momentum)
         self._velocities: dict[str, keras.Variable] = {}
-        self._taken = threading.local()  # replicas run in threads
+        self._taken: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the factors; errors come here, before time is spent."""
-        if any(optimizer.gradient_accumulation_steps for optimizer in optimizer_parts(updating_optimizer(self.model))):
+        parts = [part for optimizer in updating_optimizers(self.model) for part in optimizer_parts(optimizer)]
+        if any(part.gradient_accumulation_steps for part in parts):
             raise ValueError(
                 "SparseStructureSelection updates its factors in every step, but the optimizer accumulates gradients "
                 "over several. Compile the model without gradient_accumulation_steps."
@@ -101,7 +103,13 @@ class SparseStructureSelection(SparsityRegularization):
                 )
                 for factor in self._factors()
             }
+        self._taken = threading.local()  # replicas run in threads; made here, as it cannot be copied
         self._all_gone = False
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Let the optimizer go, and make dead parts zero throughout."""
+        super().on_train_end(logs)
+        self._taken = None
 
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
         """Return one structure for each layer of factors."""
@@ -117,7 +125,7 @@ class SparseStructureSelection(SparsityRegularization):
     def pull_gradients(self, gradients: Gradients, strength: Any) -> Gradients:
         """Take the gradients of the factors away from the optimizer."""
         factors = [factor for factor in self._factors() if factor.path in gradients]
-        scale = updating_optimizer(self.model).loss_scale_factor or 1.0
+        scale = self.optimizer.loss_scale_factor or 1.0
         taken = [ops.cast(gradients[factor.path], "float32") / scale for factor in factors]
         context = tf.distribute.get_replica_context()
         if factors and context.num_replicas_in_sync > 1:

@@ -18,8 +18,12 @@ from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.parts.kernels import Kernel
 from tfprune.schedules import Schedule, ScheduleLike, as_schedule
 from tfprune.training.clock import Clock
+from tfprune.training.foreign_updates import ForeignUpdates
 from tfprune.training.masks import HeldMasks, held_by_others, recorded_mask
 from tfprune.training.step import CapturedGradients
+
+FEWEST_STEPS = 5
+"""Weights that have grown need about so many steps before they can be told from useless ones."""
 
 
 class SparseTraining(keras.callbacks.Callback):
@@ -95,6 +99,7 @@ class SparseTraining(keras.callbacks.Callback):
         self._kernels: dict[str, Kernel] = {}
         self._held: HeldMasks | None = None
         self._captured: CapturedGradients | None = None
+        self._foreign: ForeignUpdates | None = None
 
     @abstractmethod
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
@@ -134,7 +139,7 @@ class SparseTraining(keras.callbacks.Callback):
         self._clock = Clock(self, self.schedule.unit, takes_a_step=self.gradients == "instead_of_update")
         self._active = self._in_time(self.scheduled, self.schedule, self.default_end, self.rises)
         self._warn_of_early_end()
-        self._held = self._captured = None
+        self._held = self._captured = self._foreign = None
         self._started = False
         self._waiting: int | None = None
 
@@ -147,6 +152,8 @@ class SparseTraining(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask for the gradient of a step that is to come, if an update will need it."""
         self._clock.start_batch(batch)
+        if self._foreign is not None:
+            self._foreign.start_steps()
         if self._captured is not None:
             ahead = self._clock.planned(self._due)
             if ahead is not None:
@@ -156,6 +163,10 @@ class SparseTraining(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Update the masks if it is time."""
         self._clock.end_batch(batch)
+        error = None if self._foreign is None else self._foreign.end_steps()
+        if error is not None:
+            self._release()
+            raise error
         if self._captured is None:
             time = self._clock.passed(self._due)
             if time is not None:
@@ -191,9 +202,9 @@ class SparseTraining(keras.callbacks.Callback):
 
     @property
     def sparsity(self) -> float:
-        """The fraction of pruned weights, over all layers that this callback prunes."""
-        masks = self.masks.values()
-        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks)
+        """The fraction of weights that are pruned and zero, over all layers that this callback prunes."""
+        pruned = sum(int((~mask & (self._kernels[n].variable.numpy() == 0)).sum()) for n, mask in self.masks.items())
+        return pruned / sum(mask.size for mask in self.masks.values())
 
     def prune(
         self, scores: Arrays, sparsity: float, *, progress: float = 1.0, distribution: Distribution | None = None
@@ -280,6 +291,18 @@ class SparseTraining(keras.callbacks.Callback):
             )
         return sparsity / final if final else 1.0
 
+    def _warn_of_haste(self, schedule: Schedule) -> None:
+        """Warn where new weights have too few steps to prove themselves before the next update."""
+        if schedule.unit == "steps" and schedule.frequency < FEWEST_STEPS:
+            steps = "every step" if schedule.frequency == 1 else f"every {schedule.frequency} steps"
+            taken = " Each update also takes the place of a step." if self.gradients == "instead_of_update" else ""
+            warnings.warn(
+                f"{type(self).__name__} replaces weights {steps}, so that new ones are dropped before they have "
+                f"learnt anything.{taken} Give the schedule a frequency of "
+                f"at least {FEWEST_STEPS} steps; 100 is usual.",
+                stacklevel=3,
+            )
+
     def _warn_of_early_end(self) -> None:
         end, total = self._active.end, self._clock.total
         if total is not None and not self.rewires and end is not None and end > total:
@@ -304,10 +327,12 @@ class SparseTraining(keras.callbacks.Callback):
         self._check_finite()
         masks = self.start_masks(recorded, self._clock.now)
         self._held = HeldMasks(self.model, self._by_path(masks), self.params)
+        variables = [kernel.variable for kernel in self._kernels.values()]
+        self._foreign = ForeignUpdates(type(self).__name__, self._held, variables)
         if self.gradients != "none":
             self._captured = CapturedGradients(
                 self.model,
-                [kernel.variable for kernel in self._kernels.values()],
+                variables,
                 replaces_update=self.gradients == "instead_of_update",
                 run=self.params,
             )
@@ -361,7 +386,7 @@ class SparseTraining(keras.callbacks.Callback):
             self._captured.detach()
         if self._held is not None:
             self._held.release()
-        self._held = self._captured = None
+        self._held = self._captured = self._foreign = None
 
     def _adopt_restored_weights(self) -> None:
         """Keep the masks that weights carry which another callback has brought back from an earlier epoch."""

@@ -69,8 +69,9 @@ class GraNet(SparseTraining):
         self.drop = _as_often(schedule, drop)
 
     def on_train_begin(self, logs: dict[str, object] | None = None) -> None:
-        """Find the weights and check both schedules."""
+        """Find the weights, check both schedules, and warn if they leave new weights no time."""
         super().on_train_begin(logs)
+        self._warn_of_haste(self.drop)
         self._dropping = self._in_time("drop", self.drop, 1.0, rises=False)
         self._final = self._active.final
 

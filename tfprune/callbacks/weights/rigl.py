@@ -1,6 +1,7 @@
 """RigL: rigging the lottery."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,11 @@ class RigL(SparseTraining):
     ) -> None:
         super().__init__(as_schedule(self.scheduled, drop, Cosine), distribution, None, exclude, overrides, seed)
         self._sparsity = check_fraction("sparsity", sparsity)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the weights, check the schedule, and warn if it leaves new weights no time."""
+        super().on_train_begin(logs)
+        self._warn_of_haste(self.schedule)
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""

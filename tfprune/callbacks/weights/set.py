@@ -1,7 +1,7 @@
 """SET: sparse evolutionary training."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,8 @@ class SET(SparseTraining):
 
     The number of living weights of each layer never changes. New weights start at zero, also where one has just been
     dropped, with nothing in the optimizer's memory. There is no update after the last epoch, since new weights would
-    not be trained.
+    not be trained. Weights that stay keep their momentum; the authors' code makes a new optimizer after every epoch,
+    which forgets all of it.
 
     Reference: Mocanu et al., Scalable Training of Artificial Neural Networks with Adaptive Sparse Connectivity
     Inspired by Network Science, Nature Communications 2018, https://arxiv.org/abs/1707.04780
@@ -72,6 +73,11 @@ class SET(SparseTraining):
         if criterion not in ("sign", "magnitude"):
             raise ValueError(f'criterion must be "sign" or "magnitude". Received: {criterion!r}.')
         self.criterion = criterion
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the weights, check the schedule, and warn if it leaves new weights no time."""
+        super().on_train_begin(logs)
+        self._warn_of_haste(self.schedule)
 
     def start_masks(self, recorded: Arrays, time: int) -> Arrays:
         """Choose at random, or go on with what the weights carry."""
