@@ -443,6 +443,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("setting", "row"), rotated(*SETTINGS))
 def test_a_setting_of_keras_changes_nothing(setting, row):
     model, history = fit(row, **SETTINGS[setting])
@@ -485,6 +486,7 @@ def test_use_ema(every, row):
     assert_small_channels_are_removed(fit(row, optimizer)[0])
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("optimizer", "row"), rotated(*OPTIMIZERS))
 def test_every_optimizer(optimizer, row):
     strength = row.too_high if row.proximal else row.strength

@@ -59,6 +59,7 @@ def compiled(model):
     return model, dict(zip(names, [np.zeros((16, *each.shape[1:])) for each in model.outputs], strict=True))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", ENDS)
 def test_every_output_keeps_its_name(name, tmp_path):
     model = ending(name)
@@ -73,6 +74,7 @@ def test_every_output_keeps_its_name(name, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FITTED else pytest.mark.slow) for n in ENDS])
 def test_losses_metrics_and_labels_by_name_go_on_working(name, tmp_path):
     model, y = compiled(ending(name))

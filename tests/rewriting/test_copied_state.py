@@ -57,6 +57,7 @@ def network(name):
     return keras.Model(inputs, L.Dense(3)(L.Dense(8, "relu")(after(layer(inputs))))), layer, x
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("copy", COPIES)
 def test_copies_compute_with_what_was_adapted(name, copy):
