@@ -21,8 +21,9 @@ settings.load_profile("tfprune")
 
 
 @pytest.fixture(autouse=True)
-def clean_session():
-    """Names count from zero, seeds are set, and no test leaves another data type behind."""
+def clean_session(monkeypatch):
+    """Names count from zero, seeds are set, lines are as long everywhere, and no test leaves another type behind."""
+    monkeypatch.setenv("COLUMNS", "120")
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     yield

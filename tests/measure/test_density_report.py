@@ -117,7 +117,7 @@ def test_a_history_that_serves_two_fits_shows_the_last():
     fit(model, LayerwiseDensity(), history, epochs=2)
     model.get_layer("classes").kernel.assign(np.zeros((2, 3)))
     model.get_layer("classes").trainable = False
-    compiled(model)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.get_layer("classes").trainable = True  # only so that it is shown: the step that is compiled leaves it alone
     fit(model, LayerwiseDensity(), history, epochs=1)
     assert len(history.history["density/conv"]) == 3

@@ -249,7 +249,10 @@ class _Quantizer(Rewriter):
         layer = node.operation
         if isinstance(layer, KeepFloat):  # a config would ask for registered classes
             options = {"name": name or layer.name, "dtype": layer.dtype_policy}
-            return self.copies.once(("float", id(layer)), lambda: KeepFloat(self.copies.of(layer.layer), **options))
+            inner = layer.layer
+            return self.copies.once(
+                ("float", id(layer)), lambda: KeepFloat(self.copies.of(inner, name=inner.name), **options)
+            )
         changes: dict[str, Any] = {"trainable": False} if node.key in self.frozen else {}
         changes |= {} if name is None else {"name": name}
         return self.copies.of(layer, **changes)

@@ -33,6 +33,16 @@ def without_barriers(file: TFLiteFile) -> TFLiteFile:
 
     Returns:
         The file without these operators and their tensors: the same one if it has none.
+
+    Example:
+
+    >>> import tempfile, tfprune
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> path = tempfile.mkdtemp() + "/model.tflite"
+    >>> _ = tfprune.export(model, path)
+    >>> file = TFLiteFile.read(path)
+    >>> without_barriers(file) is file
+    True
     """
     model = file.editable()
     removed = [_remove_casts(model, graph, number) for number, graph in enumerate(model.subgraphs)]

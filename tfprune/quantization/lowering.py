@@ -54,9 +54,10 @@ class _Stripper(Rewriter):
         makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
         self._last: dict[int, str] = {}  # names of outputs by the call that makes them, but for rounding
         for tensor, name in zip(model.outputs, names, strict=False):
-            while isinstance(makers[id(tensor)].operation, QuantizeActivation):
+            while id(tensor) in makers and isinstance(makers[id(tensor)].operation, QuantizeActivation):
                 tensor = makers[id(tensor)].inputs[0]
-            self._last[makers[id(tensor)].key] = name
+            if id(tensor) in makers:  # an input that is an output has been rounded on the way, and is no call's
+                self._last[makers[id(tensor)].key] = name
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = node.operation

@@ -55,16 +55,17 @@ class Copies:
             )
 
         def make() -> Any:
-            whole = None if changes else self.whole(operation)
+            whole = None if changes.keys() - {"name"} else self.whole(operation, **changes)
             return self.new(operation, operation.variables, **changes) if whole is None else whole
 
         return self.once(("copy", id(operation)), make)
 
-    def whole(self, layer: keras.layers.Layer) -> Any:
+    def whole(self, layer: keras.layers.Layer, name: str | None = None) -> Any:
         """Return a copy of a layer of the user's that stays as it is, whatever its config says.
 
         Args:
             layer: The layer.
+            name: What the copy is called; None for the layer's own name.
 
         Returns:
             The copy, with the same weights; `None` for layers of Keras, and those that only a config can copy.
@@ -75,7 +76,7 @@ class Copies:
             copy = copied_object(layer)
         except Exception:  # whatever an attribute of a stranger's layer raises; its config is left to try
             return None
-        copy.name = self.unused(layer.name)
+        copy.name = name or self.unused(layer.name)
         self.pairs.append((layer, copy))
         return copy
 
