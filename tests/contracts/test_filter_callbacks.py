@@ -125,17 +125,25 @@ def row(request):
 
 
 class Zeros(keras.callbacks.Callback):
-    """Placed first: remembers what is zero when training starts, and what of it is not zero at a later batch end."""
+    """Placed first: remembers what is zero when an epoch starts, until something is, and what of it is not zero later.
+
+    In hard mode that is the first epoch, in soft mode the one after the first pruning.
+    """
 
     def __init__(self):
         super().__init__()
         self.start = None
         self.batches = 0
+        self.first_epoch = None
         self.revived = []
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
     def on_train_batch_begin(self, batch, logs=None):
-        if self.start is None:
+        if self.first_epoch is None and batch == 0:
             self.start = {v.path: v.numpy() == 0 for v in self.model.trainable_variables}
+            self.first_epoch = self.epoch if any(zero.any() for zero in self.start.values()) else None
 
     def on_train_batch_end(self, batch, logs=None):
         self.batches += 1
@@ -292,6 +300,7 @@ def test_hard_filters_are_zero_at_every_batch_end(row, run):
     assert run.watcher.batches == 12
     masked = sum(int(zero.sum()) for zero in run.watcher.start.values())
     assert masked > 0
+    assert (run.watcher.first_epoch == 0) == row.hard
     if row.hard:
         assert run.watcher.revived == []
     else:

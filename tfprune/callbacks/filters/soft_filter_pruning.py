@@ -30,8 +30,8 @@ class SoftFilterPruning(FilterPruning):
         frequency: Prune every this many epochs, and always after the last. A schedule has its own.
         scope: `"group"` prunes layers that share channels (across a residual addition) together, so that they
             can be removed exactly; `"layer"` prunes each layer on its own as in the paper and leaves
-            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain; narrow
-            layers then lose what BatchNormalization has brought back.
+            BatchNormalization alone, so that channels which only some layers zero stay, and constants remain; each
+            pruning then takes away what BatchNormalization has brought back.
         granularity: `Channel(min_channels=4, round_to=8)` leaves at least 4 filters and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
