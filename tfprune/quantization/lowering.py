@@ -45,19 +45,24 @@ def strip(model: keras.Model) -> keras.Model:
     return _Stripper(model).rewrite(model)
 
 
+def _unrounded_ends(model: keras.Model) -> dict[int, str]:
+    """The names of outputs by the keys of the calls that make them, but for rounding."""
+    makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
+    ends = {}
+    for tensor, name in zip(model.outputs, names_of_outputs(model), strict=False):
+        while id(tensor) in makers and isinstance(makers[id(tensor)].operation, QuantizeActivation):
+            tensor = makers[id(tensor)].inputs[0]
+        if id(tensor) in makers:  # an input that is an output has been rounded on the way, and is no call's
+            ends[makers[id(tensor)].key] = name
+    return ends
+
+
 class _Stripper(Rewriter):
     flat = True
 
     def __init__(self, model: keras.Model) -> None:
-        names = names_of_outputs(model)
-        super().__init__(output_names=names)
-        makers = {id(tensor): node for node in walk(model) for tensor in node.outputs}
-        self._last: dict[int, str] = {}  # names of outputs by the call that makes them, but for rounding
-        for tensor, name in zip(model.outputs, names, strict=False):
-            while id(tensor) in makers and isinstance(makers[id(tensor)].operation, QuantizeActivation):
-                tensor = makers[id(tensor)].inputs[0]
-            if id(tensor) in makers:  # an input that is an output has been rounded on the way, and is no call's
-                self._last[makers[id(tensor)].key] = name
+        super().__init__(output_names=names_of_outputs(model))
+        self._last = _unrounded_ends(model)
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = node.operation
@@ -196,8 +201,13 @@ def left_in_float(model: keras.Model) -> dict[str, str]:
     >>> left_in_float(tfprune.quantize_aware(model))
     {'elu': 'no integer form of ELU is known'}
     """
-    found = ((node.operation, rule) for node, rule in Operators.of(model).calls() if rule.kind is Kind.FLOAT)
-    return {(x.layer if isinstance(x, KeepFloat) else x).name: rule.reason for x, rule in found}
+    ends = _unrounded_ends(model)  # the layer that rounds an output has its name
+    found = {}
+    for node, rule in Operators.of(model).calls():
+        if rule.kind is Kind.FLOAT:
+            layer = node.operation.layer if isinstance(node.operation, KeepFloat) else node.operation
+            found[ends.get(node.key, layer.name)] = rule.reason
+    return found
 
 
 def computes_coarsely(model: keras.Model) -> bool:

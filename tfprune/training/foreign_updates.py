@@ -26,7 +26,7 @@ class ForeignUpdates:
     >>> hook = StepHook(model)
     >>> foreign = ForeignUpdates("RigL", hook, model.trainable_variables)
     >>> foreign.start_steps()
-    >>> model.layers[0].bias.assign([1.0])
+    >>> _ = model.layers[0].bias.assign([1.0])
     >>> print(str(foreign.end_steps())[:51])
     1 weight that RigL prunes is trained past model.opt
     >>> hook.detach()
