@@ -210,6 +210,7 @@ def test_early_stopping_that_restores_the_best_weights(row, place):
     fewer = row.split != "erk"  # the first epoch had pruned less
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".* replaces weights every")
         fit(model, watcher, *([stop, callback] if place == "before" else [callback, stop]))
     assert watcher.seen.wrong == []
     assert stop.stopped_epoch == 1
