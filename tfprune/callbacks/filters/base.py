@@ -153,7 +153,7 @@ class FilterPruning(keras.callbacks.Callback):
             self._held.release()
             self._held = self._foreign = None
         else:
-            apply_masks(self.model, channel_masks(self._choose(), ("producer", "affine")))
+            apply_masks(self.model, self._masks())
 
     def _check_groups(self, groups: ChannelGroups) -> None:
         if not self._groups:
@@ -178,10 +178,9 @@ class FilterPruning(keras.callbacks.Callback):
     def _start(self, time: int) -> None:
         """Prune as far as is due when so many epochs are done, before the next one; softly only after it."""
         self._shares = self._plan.shares(time)
-        choice = self._choose()
+        masks = self._masks()  # in soft mode too: what a criterion raises comes before time is spent
         if self.mode == "soft":
             return
-        masks = channel_masks(choice, ("producer", "affine"))
         if self._held is None:
             self._held = HeldMasks(self.model, masks, self.params)
             variables = variables_by_path(self.model)
@@ -197,9 +196,9 @@ class FilterPruning(keras.callbacks.Callback):
         self._pruned_epoch = epoch
         if self.mode == "hard":
             if shares != self._shares:
-                self._hold(channel_masks(self._choose(), ("producer", "affine")))
+                self._hold(self._masks())
         elif last:
-            apply_masks(self.model, channel_masks(self._choose(), ("producer", "affine")))
+            apply_masks(self.model, self._masks())
         else:
             choice = self._choose()
             apply_masks(self.model, channel_masks(choice, ("producer",)))
@@ -213,6 +212,10 @@ class FilterPruning(keras.callbacks.Callback):
         """The groups, each with the channels that stay."""
         kept = self.ranking.choose(self._groups, self._shares, self.granularity)
         return list(zip(self._groups, kept, strict=True))
+
+    def _masks(self) -> Masks:
+        """What makes and what carries the channels that go, as masks."""
+        return channel_masks(self._choose(), ("producer", "affine"))
 
     def _measure(self) -> tuple[float, int]:
         kernels = [member.variable for group in self._groups for member in group.producers]
