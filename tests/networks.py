@@ -81,6 +81,13 @@ def densely_connected(growth=3, layers=2):
     return keras.Model(inputs, L.Dense(3, name="classes")(x), name="densely_connected")
 
 
+def of_images(network):
+    """A model of images of 8 x 8 pixels, from a function of its input."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3), name="image")
+    return keras.Model(inputs, network(inputs))
+
+
 def dense(units=(4, 3)):
     """Two Dense layers that read a vector of two numbers."""
     return keras.Sequential(

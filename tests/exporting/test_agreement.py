@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from networks import of_images
 
 import tfprune
 from tfprune.exporting import exporter
@@ -69,12 +70,6 @@ NETWORKS = (
 )
 
 
-def build(network):
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 3), name="image")
-    return keras.Model(inputs, network(inputs))
-
-
 def aware_of(model, x=IMAGES):
     aware = tfprune.quantize_aware(model)
     for _ in range(2):
@@ -84,7 +79,7 @@ def aware_of(model, x=IMAGES):
 
 @pytest.mark.parametrize("network", [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in NETWORKS])
 def test_what_is_concatenated_with_fixed_ranges_is_the_same_in_the_file(network, tmp_path):
-    model = build(network)
+    model = of_images(network)
     aware = aware_of(model)
     report = tfprune.export(aware, tmp_path / "model.tflite", quantize="int8", io_dtype="float32")
     assert report.outputs[0].within_two_steps >= 0.999
@@ -105,7 +100,7 @@ def scaled(file):
 
 
 def test_a_file_whose_numbers_are_a_tenth_off_is_refused(tmp_path, monkeypatch):
-    aware = aware_of(build(slice_beside_sigmoid))
+    aware = aware_of(of_images(slice_beside_sigmoid))
     monkeypatch.setattr(exporter, "to_tflite", lambda *arguments: scaled(to_tflite(*arguments)))
     with pytest.raises(
         tfprune.ExportMismatchError, match=r"quantize-aware model.*\d% of channel \d are more than two st"

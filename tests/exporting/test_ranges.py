@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from networks import of_images
 
 import tfprune
 from tfprune.exporting.convert import to_tflite
@@ -81,16 +82,10 @@ NETWORKS = (
 )
 
 
-def build(network):
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 3), name="image")
-    return keras.Model(inputs, network(inputs))
-
-
 @pytest.mark.parametrize("path", ["int8", "int16x8", "aware"])
 @pytest.mark.parametrize("network", [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in NETWORKS])
 def test_files_with_dead_activations_run_and_are_right(network, path, tmp_path):
-    model, quantize, calibration = build(network), path, IMAGES
+    model, quantize, calibration = of_images(network), path, IMAGES
     if path == "aware":
         model, quantize, calibration = tfprune.quantize_aware(model), "int8", None
         for _ in range(2):
