@@ -23,7 +23,7 @@ LEVELS = [
     ["granularity", "schedules", "training", "tflite"],
     ["criteria", "distributions", "files", "growth", "graph", "runtime"],
     ["rewriting", "data"],
-    ["layers", "quantization"],
+    ["layers", "quantization", "statistics"],
     ["parts"],
     ["shrinking", "exporting", "masking"],
     ["callbacks"],

@@ -187,6 +187,25 @@ def channel_groups(model: keras.Model, exclude: Exclude = None, *, approximate: 
     return replace(analysis.groups, removable=analysis.removable())
 
 
+def named(groups: ChannelGroups) -> dict[str, ChannelGroup]:
+    """Return groups by name; of groups with the same name the second is called `name#2`.
+
+    Args:
+        groups: The groups of a model.
+
+    Returns:
+        The groups, in their order.
+    """
+    found: dict[str, ChannelGroup] = {}
+    for group in groups:
+        name, number = group.name, 1
+        while name in found:
+            number += 1
+            name = f"{group.name}#{number}"
+        found[name] = group
+    return found
+
+
 @dataclass(frozen=True)
 class Analysis:
     """A traced model and its groups.

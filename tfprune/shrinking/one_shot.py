@@ -15,12 +15,13 @@ from tfprune.granularity import Channel, check_granularity
 from tfprune.graph import Analysis, ChannelGroup, analyse
 from tfprune.graph.counting import SizeCounter
 from tfprune.graph.exclude import Exclude
+from tfprune.graph.groups import named
 from tfprune.parts.ranking import AnyRanking, Ranking, as_ranking
 from tfprune.shrinking.budget import Budget, fill, load
 from tfprune.shrinking.order import ChannelOrder
 from tfprune.shrinking.ratios import Ratios, resolve_ratios
 from tfprune.shrinking.removal import shrink
-from tfprune.shrinking.widths import Widths, named
+from tfprune.shrinking.widths import Widths
 
 
 @renamed("target", "budget")

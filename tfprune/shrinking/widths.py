@@ -9,9 +9,10 @@ import numpy as np
 from rich.table import Table
 
 from tfprune.common.tables import Report, new_table
-from tfprune.graph import Analysis, ChannelGroup, ChannelGroups, analyse
+from tfprune.graph import Analysis, ChannelGroups, analyse
 from tfprune.graph.counting import SizeCounter
 from tfprune.graph.exclude import Exclude
+from tfprune.graph.groups import named
 from tfprune.shrinking.budget import COUNTED
 
 
@@ -136,25 +137,6 @@ class Widths(Report, Mapping[str, int]):
 
     def __repr__(self) -> str:
         return f"Widths({self._channels})"
-
-
-def named(groups: ChannelGroups) -> dict[str, ChannelGroup]:
-    """Return groups by name; of groups with the same name the second is called `name#2`.
-
-    Args:
-        groups: The groups of a model.
-
-    Returns:
-        The groups, in their order.
-    """
-    found: dict[str, ChannelGroup] = {}
-    for group in groups:
-        name, number = group.name, 1
-        while name in found:
-            number += 1
-            name = f"{group.name}#{number}"
-        found[name] = group
-    return found
 
 
 def spread(analysis: Analysis, widths: np.ndarray) -> np.ndarray:

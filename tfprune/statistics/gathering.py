@@ -1,0 +1,136 @@
+"""One pass over data, for all statistics that are asked for."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
+
+from tfprune.data import Reader, inputs_of
+from tfprune.statistics.collectors import Collector, Subject
+from tfprune.statistics.gates import GateGradients
+from tfprune.statistics.results import Statistics
+from tfprune.statistics.taps import tapped
+from tfprune.statistics.targets import Loss, Target, as_target
+from tfprune.statistics.weight_gradients import WeightGradients
+
+COLLECTORS: tuple[type[Collector], ...] = (WeightGradients, GateGradients)
+"""Everything that can be gathered."""
+
+
+def gather(
+    model: keras.Model,
+    data: Any,
+    names: Collection[str],
+    *,
+    loss: Loss = "sampled",
+    temperature: float = 1.0,
+    max_samples: int | None = 1024,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> Statistics:
+    """Gather what data says about a model, in one pass; the model is not changed, not even its state.
+
+    The model runs as at inference, and all is added up in float32: one number per weight or channel.
+
+    Args:
+        model: A built Keras model.
+        data: Inputs, and labels if the loss wants them, in any form that `fit` takes.
+        names: What to gather; see `known_statistics`.
+        loss: `"sampled"` needs no labels: they are drawn from what the model answers, as for Fisher information;
+            `"compiled"` is the model's own loss; or a function of `y_true` and `y_pred`.
+        temperature: Flattens a softmax before labels are drawn from it.
+        max_samples: How many samples to see at most; None for all.
+        batch_size: Samples per batch, for arrays.
+        seed: Of what is drawn.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The statistics.
+
+    Raises:
+        TypeError: If an argument has another type.
+        ValueError: If a name is unknown, labels or the loss are missing, or data or gradients are not finite.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> gather(model, keras.ops.ones((4, 2)).numpy(), ["gradient"]).variables["gradient"].keys()
+    dict_keys(['sequential.../dense.../kernel', 'sequential.../dense.../bias'])
+    """
+    target = as_target(loss, model, temperature, seed)
+    subject = Subject(model)
+    chosen = [kind(subject) for kind in COLLECTORS if {*kind.names} & {*names}]
+    unknown = {*names} - {name for kind in COLLECTORS for name in kind.names}
+    if unknown:
+        raise ValueError(f"Unknown statistics: {sorted(unknown)}. Known: {known_statistics()}.")
+    reader = Reader(
+        data, inputs_of(model), needs_labels=target.needs_labels, batch_size=batch_size, max_samples=max_samples
+    )
+    num_samples = 0
+    with _unchanged(model):
+        step = _compiled(model, chosen, target)
+        batches = track(
+            reader,
+            "Gathering statistics",
+            total=reader.num_batches,
+            console=Console(stderr=True),
+            transient=True,
+            disable=not progress,
+        )
+        for batch in batches:
+            step(batch.x, batch.y, batch.sample_weight)
+            num_samples += batch.num_samples
+    variables: dict[str, Any] = {}
+    channels: dict[str, Any] = {}
+    for collector in chosen:
+        (variables if collector.of == "variables" else channels).update(collector.result(num_samples))
+    return Statistics(num_samples, variables, channels)
+
+
+def known_statistics() -> list[str]:
+    """Return the names of all statistics.
+
+    Example:
+
+    >>> "gradient" in known_statistics()
+    True
+    """
+    return sorted(name for kind in COLLECTORS for name in kind.names)
+
+
+def _compiled(model: keras.Model, collectors: list[Collector], target: Target) -> Any:
+    layers = [layer for collector in collectors for layer in collector.layers]
+
+    @tf.function(reduce_retracing=True)
+    def step(x: Any, y: Any, sample_weight: Any) -> None:
+        with tf.GradientTape(watch_accessed_variables=False) as tape, tapped(layers, tape.watch) as taps:
+            for collector in collectors:
+                for variable in collector.variables:
+                    tape.watch(variable.value)
+            loss = target.loss(model(x, training=False), y, sample_weight)
+        wanted = [collector.sources(taps) for collector in collectors]
+        found = iter(tape.gradient(loss, [_tensor(source) for sources in wanted for source in sources]))
+        for collector, sources in zip(collectors, wanted, strict=True):
+            collector.add(taps, [next(found) for _ in sources])
+
+    return step
+
+
+def _tensor(source: Any) -> Any:
+    return source.value if isinstance(source, keras.Variable) else source
+
+
+@contextmanager
+def _unchanged(model: keras.Model) -> Iterator[None]:
+    """Put back what a call may move: seeds, and the state of stateful layers."""
+    state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    try:
+        yield
+    finally:
+        for variable, value in state:
+            variable.assign(value)
