@@ -57,14 +57,17 @@ def pytest_collection_modifyitems(items):
     Where the sample starts differs from test to test, so that the tests of a file do not all leave out the same cases.
     A `slow` run has all of them.
     """
-    functions = {}
+    files = {}
     for item in items:
         mark = item.get_closest_marker("sampled")
         if mark and not item.get_closest_marker("slow"):
-            functions.setdefault((item.path, item.cls, item.originalname), (*mark.args, []))[-1].append(item)
-    for place, (count, cases) in enumerate(functions.values()):
-        step = max(1.0, len(cases) / count)
-        kept = {int((place + index * step) % len(cases)) for index in range(count)}
-        for index, item in enumerate(cases):
-            if index not in kept:
-                item.add_marker(pytest.mark.slow)
+            functions = files.setdefault(item.path, {})
+            functions.setdefault((item.cls, item.originalname), (*mark.args, []))[-1].append(item)
+    for functions in files.values():
+        # Counted within the file, so that a file that is run alone has the same sample.
+        for place, (count, cases) in enumerate(functions.values()):
+            step = max(1.0, len(cases) / count)
+            kept = {int((place + index * step) % len(cases)) for index in range(count)}
+            for index, item in enumerate(cases):
+                if index not in kept:
+                    item.add_marker(pytest.mark.slow)

@@ -81,6 +81,7 @@ def test_copies_of_a_callback_prune_alike(name):
 AFTER_A_FIT = ["RigL", "SparseStructureSelection"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in AFTER_A_FIT else pytest.mark.slow) for name in CALLBACKS]
 )

@@ -48,6 +48,7 @@ WRONG_USAGE = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("arguments", [*HELP, *WRONG_USAGE], ids=" ".join)
 def test_help_and_wrong_usage_do_not_load_tensorflow(files, arguments):
     code = (

@@ -6,9 +6,15 @@ import sys
 
 import pytest
 
+from tfprune.common import native_logs
+
 SCRIPT = """
-import os, sys, warnings
-from tfprune.common.native_logs import hidden_native_logs
+import importlib.util, os, sys, warnings
+# By its file, as importing tfprune would load TensorFlow, which takes seconds.
+spec = importlib.util.spec_from_file_location("native_logs", sys.argv.pop(1))
+native_logs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(native_logs)
+hidden_native_logs = native_logs.hidden_native_logs
 
 def native(text):
     os.write(2, text + b"\\n")
@@ -33,7 +39,7 @@ print("python after", file=sys.stderr)
 
 def lines(*arguments, **environment):
     known = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    command = [sys.executable, "-c", SCRIPT, *arguments]
+    command = [sys.executable, "-c", SCRIPT, native_logs.__file__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=known | environment, timeout=120)
     assert done.returncode == 0, done.stderr
     _, found, rest = done.stderr.partition("nested noise\n" if environment else "progress\n")

@@ -56,6 +56,7 @@ def test_lowest_are_those_of_a_sort(values, data, dtype):
         assert np.array_equal(prune_lowest(flat, count), sorted_lowest(flat, count))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("size", [2**20 + 3, 3 * 2**20])
 @pytest.mark.parametrize("kind", ["normal", "mostly pruned", "all equal", "few levels", "sorted", "half inf"])
 def test_many_numbers(kind, size):

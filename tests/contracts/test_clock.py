@@ -134,7 +134,7 @@ TABLE = {
 }
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("form", "block"), TABLE, ids=lambda value: str(value))
 def test_steps(form, block):
     steps, updates, frozen = TABLE[form, block]
@@ -154,6 +154,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("form", "block"), RESUMED, ids=lambda value: str(value))
 def test_steps_go_on_at_a_later_epoch(form, block):
     steps, updates, frozen = RESUMED[form, block]
@@ -166,7 +167,7 @@ def test_steps_go_on_at_a_later_epoch(form, block):
     assert watch.after == frozen
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["known", "unknown", "arrays, steps_per_epoch"])
 @pytest.mark.parametrize("block", [1, 4])
 def test_epochs(form, block):

@@ -110,7 +110,7 @@ def test_gives_one_finite_score_per_channel_and_leaves_the_model_alone(row):
         assert scores(model, row).tolist() == found.tolist()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_channels_that_change_places_take_their_scores_along(row):
     order = np.array([2, 0, 3, 1])
     for model in networks(row):
@@ -121,6 +121,7 @@ def test_channels_that_change_places_take_their_scores_along(row):
         np.testing.assert_allclose(scores(model, row), before[order], rtol=1e-9)
 
 
+@pytest.mark.sampled(2)
 def test_larger_weights_do_not_score_lower(row):
     """All kernels and gammas of a group twice as large: the same order."""
     for model in networks(row):
@@ -133,6 +134,7 @@ def test_larger_weights_do_not_score_lower(row):
         assert (np.diff(after[np.argsort(before)]) > -1e-9 * after.max()).all()
 
 
+@pytest.mark.sampled(3)
 def test_sees_only_the_channels_that_are_asked_for(row):
     among = np.array([True, False, True, True])
     for model in networks(row):
@@ -172,7 +174,7 @@ def test_zero_channels_go_first(row):
     assert zero_filters(small.get_layer("first")) == []
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scope", ["local", "global", "structure"])
 def test_prunes_at_once_and_during_fit_alike(row, scope):
     model = compiled(randomize(residual(normalized=True)), run_eagerly=True)

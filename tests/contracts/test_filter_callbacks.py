@@ -1,6 +1,6 @@
 """What every callback that prunes filters promises. A new callback adds one row to ROWS and inherits all of it.
 
-Each setting of Keras is tested with every fifth row in turn; with the others it is `slow`.
+Each setting of Keras is tested with a sample of the rows; with the others it is `slow`.
 """
 
 import csv
@@ -111,15 +111,10 @@ OPTIMIZERS = {
 }
 
 
-def every_fifth(first):
-    """Every fifth row for a setting of Keras, and the others under `slow`."""
-    return [
-        pytest.param(row, id=row.name, marks=() if index % 5 == first else pytest.mark.slow)
-        for index, row in enumerate(ROWS)
-    ]
+IDS = [row.name for row in ROWS]
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+@pytest.fixture(scope="module", params=ROWS, ids=IDS)
 def row(request):
     return request.param
 
@@ -240,6 +235,7 @@ def assert_chain_pruned(row, model):
     assert zero_filters_of(model.get_layer("classes")) == []
 
 
+@pytest.mark.sampled(4)
 def test_exactly_the_promised_number_of_filters_is_zero(row, run):
     assert_counts(row, run.model, ("stem", "head") if row.together else KERNELS)
 
@@ -282,6 +278,7 @@ def test_nothing_of_the_callback_stays_on_the_model(run):
     assert type(run.model.optimizer) is keras.optimizers.Adam
 
 
+@pytest.mark.sampled(4)
 def test_shrunken_model_keeps_compile_settings_and_trains(run):
     small = keras.models.clone_model(run.small)
     small.set_weights(run.small.get_weights())
@@ -313,6 +310,7 @@ def test_hard_filters_gather_no_momentum(row, run):
     assert bool(bad) != row.hard
 
 
+@pytest.mark.sampled(6)
 def test_fitting_again_starts_from_the_same_choice(row, run):
     model = keras.models.clone_model(run.model)
     model.set_weights(run.model.get_weights())
@@ -326,7 +324,8 @@ def test_fitting_again_starts_from_the_same_choice(row, run):
     assert same(weights_of(model), weights_of(run.model))
 
 
-@pytest.mark.parametrize("row", every_fifth(0))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_sequential_twice_with_the_same_seed_is_the_same_bit_for_bit(row):
     watcher = Zeros()
     first = fit_chain(row, OPTIMIZERS["momentum"](), before=[watcher])
@@ -340,7 +339,8 @@ def test_sequential_twice_with_the_same_seed_is_the_same_bit_for_bit(row):
         assert bad == []
 
 
-@pytest.mark.parametrize("row", every_fifth(1))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_steps_per_execution_on_a_model_fitted_before_and_again_after(row):
     model = compiled(randomize(chain(normalized=row.normalized)), "adam", jit_compile=False, steps_per_execution=4)
     model.fit(*images(32), batch_size=4, verbose=0)
@@ -358,7 +358,8 @@ def test_steps_per_execution_on_a_model_fitted_before_and_again_after(row):
         assert {name: zero_filters_of(model.get_layer(name)) for name in chosen} == chosen
 
 
-@pytest.mark.parametrize("row", every_fifth(2))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_mixed_float16(row):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -375,7 +376,8 @@ def test_mixed_float16(row):
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("row", every_fifth(4))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_use_ema(row):
     model = fit_chain(row, keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5))
     assert_chain_pruned(row, model)
@@ -383,7 +385,8 @@ def test_use_ema(row):
     assert relative_difference(outputs(model, x), outputs(shrunken(row, model), x)) < allowed(row)
 
 
-@pytest.mark.parametrize("row", every_fifth(3))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_early_stopping_that_restores_the_best_weights(row, place):
     stop = keras.callbacks.EarlyStopping(
@@ -408,7 +411,8 @@ def test_early_stopping_after_a_soft_callback_restores_weights_that_shrink():
     assert relative_difference(outputs(model, x), outputs(small, x)) < 1e-5
 
 
-@pytest.mark.parametrize("row", every_fifth(2))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_interrupted_fit_leaves_a_model_that_fits_again(row):
     model = compiled(randomize(chain(normalized=row.normalized)), "adam", jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
@@ -421,7 +425,8 @@ def test_interrupted_fit_leaves_a_model_that_fits_again(row):
     assert "apply" not in vars(model.optimizer)
 
 
-@pytest.mark.parametrize("row", every_fifth(1))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_jit_compile(row):
     watcher = Zeros()
     model = fit_chain(row, "adam", before=[watcher], epochs=1, jit_compile=True)

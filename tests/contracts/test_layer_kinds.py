@@ -209,6 +209,7 @@ def axes_of(kind: type, attribute: str, layer: Any) -> KernelAxes:
 each_kernel = pytest.mark.parametrize(("kind", "attribute"), KERNELS, ids=lambda value: name(value) or value)
 
 
+@pytest.mark.sampled(12)
 @each_kernel
 def test_a_slice_on_the_output_axes_makes_one_channel(kind, attribute):
     case = KERNELS[kind, attribute]
@@ -225,6 +226,7 @@ def test_a_slice_on_the_output_axes_makes_one_channel(kind, attribute):
     assert np.broadcast_to(spread, kernel.shape)[place(kernel.shape, axes.output_axes, slices - 1)].min() == slices - 1
 
 
+@pytest.mark.sampled(14)
 @each_kernel
 def test_a_slice_on_the_input_axis_reads_one_channel(kind, attribute):
     case = KERNELS[kind, attribute]
@@ -257,6 +259,7 @@ ALL = {**OTHERS, **{kind: case for (kind, _), case in KERNELS.items()}}
 each_kind = pytest.mark.parametrize("kind", ALL, ids=name)
 
 
+@pytest.mark.sampled(32)
 @each_kind
 def test_scale_shift_and_statistics_belong_to_their_channel(kind):
     case, layer = ALL[kind], ALL[kind].layer()

@@ -195,23 +195,6 @@ def row(request):
     return request.param
 
 
-def rotated(*options):
-    """Every option with one row, and with all others under `slow`."""
-    return [
-        pytest.param(option, row, id=f"{option}-{row.name}", marks=() if (i - j) % len(ROWS) == 0 else pytest.mark.slow)
-        for i, option in enumerate(options)
-        for j, row in enumerate(ROWS)
-    ]
-
-
-def every_fourth(first, rows=None):
-    """Every fourth row, and the others under `slow`."""
-    return [
-        pytest.param(row, id=row.name, marks=() if i % 4 == first else pytest.mark.slow)
-        for i, row in enumerate(rows or ROWS)
-    ]
-
-
 def uneven(model):
     """Make every second channel of each group small, in all that makes, carries and reads it; return the model."""
     for group in channel_groups(model).free:
@@ -346,6 +329,7 @@ def run(row, tmp_path_factory):
         return Run(model, callback, watch, history, list(csv.DictReader(file)))
 
 
+@pytest.mark.sampled(4)
 def test_exactly_the_weak_channels_die_and_shrink_removes_them(run):
     assert_small_channels_are_removed(run.model)
 
@@ -383,14 +367,16 @@ def test_the_model_is_plain_afterwards(run, tmp_path):
     assert same(outputs(run.model, x), outputs(keras.models.load_model(tmp_path / "model.keras"), x))
 
 
-@pytest.mark.parametrize("row", every_fourth(0))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_two_runs_are_identical(row):
     again, history = fit(row)
     assert same(trained(again), reference(row)[0][: len(trained(again))])
     assert history == reference(row)[1]
 
 
-@pytest.mark.parametrize("row", every_fourth(1, [row for row in ROWS if row.neutral]))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.neutral], ids=lambda row: row.name)
 def test_strength_zero_is_no_callback(row):
     plain = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
     keras.utils.set_random_seed(1)
@@ -400,7 +386,7 @@ def test_strength_zero_is_no_callback(row):
     assert history["regularization_loss"] == [0.0]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.ratio], ids=lambda row: row.name)
 def test_too_high_a_strength_leaves_min_channels_and_warns(row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
@@ -443,8 +429,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize(("setting", "row"), rotated(*SETTINGS))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("setting", [*SETTINGS])
 def test_a_setting_of_keras_changes_nothing(setting, row):
     model, history = fit(row, **SETTINGS[setting])
     weights, expected = reference(row)
@@ -452,7 +439,9 @@ def test_a_setting_of_keras_changes_nothing(setting, row):
     assert history["channels_below_threshold"] == expected["channels_below_threshold"]
 
 
-@pytest.mark.parametrize(("steps", "row"), rotated(2, 3))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("steps", [2, 3])
 def test_accumulated_gradients_pull_as_one(steps, row):
     optimizer = keras.optimizers.SGD(0.05, gradient_accumulation_steps=steps)
     if not row.accumulates:
@@ -463,13 +452,17 @@ def test_accumulated_gradients_pull_as_one(steps, row):
     assert_close(trained(model), reference(row)[0])
 
 
-@pytest.mark.parametrize(("factor", "row"), rotated(8.0, 256.0))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("factor", [8.0, 256.0])
 def test_a_scaled_loss_is_pulled_as_much(factor, row):
     model, _ = fit(row, keras.optimizers.SGD(0.05, loss_scale_factor=factor))
     assert_close(trained(model), reference(row)[0])
 
 
-@pytest.mark.parametrize(("policy", "row"), rotated("mixed_float16", "mixed_bfloat16"))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy, row):
     keras.config.set_dtype_policy(policy)
     try:
@@ -480,14 +473,17 @@ def test_mixed_precision(policy, row):
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize(("every", "row"), rotated(None, 3))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("every", [None, 3])
 def test_use_ema(every, row):
     optimizer = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=every)
     assert_small_channels_are_removed(fit(row, optimizer)[0])
 
 
-@pytest.mark.sampled(5)
-@pytest.mark.parametrize(("optimizer", "row"), rotated(*OPTIMIZERS))
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS])
 def test_every_optimizer(optimizer, row):
     strength = row.too_high if row.proximal else row.strength
     # One step under the highest strength tells as much as many; eager steps trace nothing.
@@ -516,7 +512,9 @@ def test_an_optimizer_without_a_learning_rate_is_refused():
         fit(ROWS[0], model=model)
 
 
-@pytest.mark.parametrize(("before", "row"), rotated("fitted", "frozen layer"))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("before", ["fitted", "frozen layer"])
 def test_a_model_that_was_fitted_before_and_one_with_a_layer_that_does_not_train(before, row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
     if before == "frozen layer":
@@ -541,7 +539,9 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("other", "row"), rotated("Interrupt"))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("other", ["Interrupt"])
 def test_an_interrupted_fit_is_released_by_the_next(other, row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
@@ -552,7 +552,9 @@ def test_an_interrupted_fit_is_released_by_the_next(other, row):
     assert_small_channels_are_removed(model)
 
 
-@pytest.mark.parametrize(("other", "row"), rotated("FPGM", "RigL"))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("other", ["FPGM", "RigL"])
 def test_another_callback_of_tfprune_in_the_same_fit(other, row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
     if other == "FPGM":
@@ -568,9 +570,9 @@ def test_another_callback_of_tfprune_in_the_same_fit(other, row):
     assert "apply" not in vars(model.optimizer)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "row"), rotated(Constant(0.01, unit="epochs"), Cosine(0.01), Cosine(0.5, unit="epochs"))
-)
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("schedule", [Constant(0.01, unit="epochs"), Cosine(0.01), Cosine(0.5, unit="epochs")])
 def test_a_schedule_of_the_strength(schedule, row):
     if not row.schedules:
         with pytest.raises(ValueError, match="delta must be a number"):
@@ -617,9 +619,8 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(
-    "names", [("GroupLasso-filter",), pytest.param(IDS, marks=pytest.mark.slow)], ids=["one", "all"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("GroupLasso-filter",), IDS], ids=["one", "all"])
 def test_two_replicas_are_pulled_as_one(names):
     here = Path(__file__).parent
     command = [sys.executable, "-c", MIRRORED, str(here), str(here.parent), *names]
@@ -631,7 +632,8 @@ def test_two_replicas_are_pulled_as_one(names):
         assert differences["zeros"], name
 
 
-@pytest.mark.parametrize("row", every_fourth(2))
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_conv_channels_tied_by_an_addition_and_others(row):
     model = compiled(row.start(residual()), keras.optimizers.SGD(0.02), jit_compile=False)
     fit(row, model=model)

@@ -84,6 +84,7 @@ def blocks_of(mask):
     return np.moveaxis(blocks, -3, -2).reshape(-1, 4)
 
 
+@pytest.mark.sampled(5)
 def test_masked_weights_are_zero_at_every_batch_end_and_in_validation(run):
     assert run.before.seen.wrong == run.after.seen.wrong == []
     assert len(run.before.seen.batches) == 12
@@ -218,6 +219,7 @@ def test_equal_weights_do_not_change_the_counts(kind):
     assert zeros_in(kind, masks_of(model)) == promised(kind, model, 12)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", FEW[::2], ids=lambda row: row.name)
 def test_the_same_seed_gives_the_same_weights_and_masks_bit_for_bit(kind):
     states = []

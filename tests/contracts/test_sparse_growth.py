@@ -68,6 +68,7 @@ def naive_rewire(mask, weights, gradient, count):
     return result
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", GROWING, ids=lambda row: row.name)
 def test_grown_weights_start_at_zero_and_the_optimizer_remembers_nothing(row, seen):
     grown = 0

@@ -187,6 +187,7 @@ def test_epochs_are_counted_where_the_number_of_steps_is_unknown(name, validatio
         assert histories[0]["val_loss"] == histories[1]["val_loss"]
 
 
+@pytest.mark.sampled(2)
 @RAN_OUT
 @pytest.mark.parametrize("name", ["SET-magnitude", "RigL", "GraNet"])
 def test_steps_are_counted_where_their_number_is_unknown(name):
@@ -275,6 +276,7 @@ def test_weights_that_are_not_finite_at_the_start_are_refused():
     assert "apply" not in vars(model.optimizer)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["RigL", "GraNet", "SET-magnitude"])
 def test_an_overflow_in_mixed_precision_delays_the_update(name):
     keras.config.set_dtype_policy("mixed_float16")

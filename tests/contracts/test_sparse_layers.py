@@ -139,6 +139,7 @@ def test_kinds_of_layers_with_granet(name):
     assert sum(int((~mask).sum()) for mask in masks) == floor(sum(mask.size for mask in masks) * 0.8)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("layer", [L.DepthwiseConv2D, L.DepthwiseConv1D, L.SeparableConv2D])
 def test_depthwise_kernels_are_pruned_only_where_they_are_named(layer):
     shape = (8, 4) if layer is L.DepthwiseConv1D else (5, 5, 4)

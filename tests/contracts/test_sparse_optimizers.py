@@ -149,7 +149,7 @@ def ids(pair):
     return pair.name if hasattr(pair, "name") else str(pair)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "row"), rotated(OPTIMIZERS, 5), ids=ids)
 def test_every_optimizer_of_keras(name, row):
     watcher = check(row, Setting(OPTIMIZERS[name]))
@@ -174,7 +174,7 @@ RARE = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "row"),
     [pytest.param(*pair, marks=pytest.mark.slow) if pair[0] in RARE else pair for pair in rotated(SETTINGS, 4)],
@@ -184,11 +184,13 @@ def test_every_way_to_train(name, row):
     check(row, SETTINGS[name])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["mixed_float16", "accumulation", "steps-per-execution-uneven"])
 def test_ways_to_train_that_meet_the_captured_gradient(name):
     check(BY_NAME["RigL" if name == "accumulation" else "GraNet"], SETTINGS[name])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["steps-per-execution", "eager", "mixed_float16"])
 def test_validation_is_of_the_masked_weights(name):
     watcher = check(BY_NAME["SET-magnitude"], SETTINGS[name], validation_data=data(8, seed=9))
@@ -212,6 +214,7 @@ def test_a_constraint_that_makes_living_weights_zero_does_not_mask_them():
         assert sum(pruned(model).values()) > masked + 10
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["SGD", "Adam", "MultiOptimizer"])
 def test_moving_averages_of_the_last_update_are_masked_too(name):
     """The average becomes the weight when training ends, also where an update fell on the last step."""

@@ -151,7 +151,7 @@ class Stop(keras.callbacks.Callback):
             raise self.error
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", FEW, ids=lambda row: row.name)
 def test_an_interrupted_fit_leaves_a_model_that_fits_again(row):
     error = KeyboardInterrupt if row.grows else RuntimeError
@@ -195,7 +195,7 @@ def stopping():
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("row", "place"),
     [

@@ -79,6 +79,7 @@ def to_run():
 
 @pytest.mark.sampled(6)
 # On random data, and in few steps, a strength that is meant for a real network finds nothing that can go.
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:No channel of the model is dead:UserWarning")
 @pytest.mark.parametrize("page", to_run())
 def test_python_blocks_run_as_printed(page, names, tmp_path):

@@ -77,6 +77,7 @@ def aware_of(model, x=IMAGES):
     return aware
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("network", [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in NETWORKS])
 def test_what_is_concatenated_with_fixed_ranges_is_the_same_in_the_file(network, tmp_path):
     model = of_images(network)
@@ -138,6 +139,7 @@ def boxes_and_scores():
     return keras.Model(inputs, L.Concatenate()([boxes, scores]))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("path", ["calibrated", "aware"])
 def test_scores_beside_boxes_in_pixels_are_told_of(path, tmp_path):
     keras.utils.set_random_seed(0)

@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(1).random((20, 8, 8, 1)).astype(np.float32)
 SPARSE = ExportOptions(sparse=True)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("quantize", "io_dtype", "bound"),
     [

@@ -82,6 +82,7 @@ NETWORKS = (
 )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("path", ["int8", "int16x8", "aware"])
 @pytest.mark.parametrize("network", [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in NETWORKS])
 def test_files_with_dead_activations_run_and_are_right(network, path, tmp_path):

@@ -93,6 +93,7 @@ def check_by_name(model, path, names, atol, **options):
         np.testing.assert_allclose(found[name], expected, atol=atol)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in STRUCTURES])
 def test_keys_of_dicts_are_the_names(tmp_path, name):
     outputs, names = STRUCTURES[name]

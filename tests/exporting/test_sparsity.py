@@ -42,7 +42,7 @@ def convolutional():
     ]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("quantize", MODES)
 def test_all_zeros_are_kept(tmp_path, quantize):
     model = zeroed(convolutional())

@@ -40,6 +40,7 @@ def test_stateful_layers_are_refused(nested, tmp_path):
         tfprune.export(model, tmp_path / "m.tflite")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("aware", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "mixed_float16"])
 def test_other_precisions_become_float32(dtype, aware, tmp_path):
@@ -52,6 +53,7 @@ def test_other_precisions_become_float32(dtype, aware, tmp_path):
     assert report.outputs[0].relative_rms_error < 0.05
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["generator of lists", "function", "function of dicts"])
 def test_calibration_as_the_converter_takes_it(form, tmp_path):
     model = network()

@@ -21,6 +21,7 @@ def recurrent():
     return keras.Sequential([keras.Input((5, 3)), L.LSTM(4, return_sequences=True), L.GRU(6), L.Dense(3)])
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("make", [chain, residual, preactivation, densely_connected, separable, recurrent])
 @pytest.mark.parametrize("kind", ["macs", "parameters"])
 def test_the_formula_gives_what_the_shrunken_model_costs(make, kind):

@@ -71,7 +71,7 @@ def check(examples):
 
 
 def test_counts_of_any_graph():
-    check(15)
+    check(8)
 
 
 @pytest.mark.slow

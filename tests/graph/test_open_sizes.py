@@ -127,7 +127,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("kind", "length"), [*READABLE, *KEPT_WHOLE])
 def test_copies_can_be_called_and_loaded(kind, length, change, tmp_path):

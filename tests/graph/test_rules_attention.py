@@ -129,6 +129,7 @@ def test_a_shared_layer_is_shrunk_once():
     assert small.get_layer("mha").num_heads == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("use_gate", [False, True])
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_grouped_attention_loses_key_value_heads_with_their_queries(use_gate, use_bias):

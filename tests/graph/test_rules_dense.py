@@ -35,6 +35,7 @@ def test_parse_equation(equation, axes):
     assert parse_equation(equation) == axes
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("equation", "shape", "bias"),
     [

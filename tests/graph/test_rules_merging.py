@@ -18,6 +18,7 @@ def branches(join, widths=(8, 8), shape=(6, 6, 3), activation="relu"):
     return keras.Model(inputs, L.Dense(3, name="classes")(L.Flatten()(x)))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 @pytest.mark.parametrize("layer", [L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum, L.Multiply])
 def test_merging_layers_tie(layer, tmp_path):

@@ -21,6 +21,7 @@ def _model(*between: keras.layers.Layer, channels: int = 8) -> keras.Model:
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "settings", [{}, {"scale": False}, {"center": False}, {"scale": False, "center": False}], ids=str
 )

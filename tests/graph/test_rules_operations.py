@@ -93,7 +93,7 @@ EXACT = named(
 )
 
 
-@pytest.mark.sampled(32)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("middle", EXACT)
 def test_what_is_followed_is_exact(middle):
     model = network(middle)

@@ -22,7 +22,7 @@ def _model(layer: keras.layers.Layer, time: int = 5) -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -106,6 +106,7 @@ def test_a_stateful_layer_goes_on_from_its_own_states(kind):
         np.testing.assert_allclose(small(batch), model(batch), atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
 def test_an_activation_that_wakes_zero_units_freezes_them(kind, activation):
@@ -155,7 +156,7 @@ def test_a_unit_that_only_the_inputs_or_only_the_others_feed_stays(silent):
         assert tfprune.shrink(model).get_layer("cells").units == 4
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "ave", "mul", None])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bidirectional_layers_lose_units_in_pairs(kind, merge_mode):
@@ -165,6 +166,7 @@ def test_bidirectional_layers_lose_units_in_pairs(kind, merge_mode):
     assert [small.get_layer("both").forward_layer.units, small.get_layer("both").backward_layer.units] == [3, 3]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_bidirectional_with_states_and_a_backward_layer_of_its_own(kind):
     backward = kind(6, activation="relu", go_backwards=True, return_state=True)

@@ -54,6 +54,7 @@ EXACT = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 @pytest.mark.parametrize("middle", EXACT)
 def test_moving_elements_is_exact(middle, tmp_path):

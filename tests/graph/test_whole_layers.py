@@ -109,6 +109,7 @@ def _network(layer, activation=None):
     return keras.Model(inputs, layers.Dense(2, name="classes")(x))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "make",
     [DropPath, HardSwish, LearnedScale, lambda: SizedScale(8), Affine, ScalarAffine, Positions, SoftLeak],

@@ -60,6 +60,7 @@ def nested():
     return keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling1D()(block(inputs))))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("build", [convolutions, nested, dense])
 def test_builds_pruned_and_quantize_aware_models_share_their_rows(build):
     model = build()

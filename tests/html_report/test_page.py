@@ -189,6 +189,7 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, no_work, library)
     assert files(tmp_path) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("broken", ["_render", "_folder_beside", "write_atomically"])
 def test_a_report_that_fails_leaves_the_old_one(tmp_path, monkeypatch, broken):
     page = tfprune.write_report(tmp_path / "report.html", [dense()], history={"loss": [1]})

@@ -57,7 +57,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_operations_are_those_of_the_model(name, costs):
     model = NETWORKS[name]()

@@ -44,6 +44,7 @@ def test_a_file_without_casts_is_returned_as_it_is():
     assert without_barriers(file) is file
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("excluded", ["first", "last"])
 def test_no_operator_of_the_library_is_reported_as_the_users(excluded, tmp_path):
     model = keras.Sequential(

@@ -50,6 +50,7 @@ def _network():
     return keras.Model(inputs, ops.argmax(L.Dense(5)(inner(L.Reshape((32, 4))(x))), axis=-1))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("aware", [False, True], ids=["calibrated", "aware"])
 def test_the_operators_are_in_the_file(aware, tmp_path):
     keras.utils.set_random_seed(0)

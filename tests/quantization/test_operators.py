@@ -75,7 +75,7 @@ ROUNDED = {
 """Operators of LiteRT's default kernels that compute with rounded factors: what lies near a half may go elsewhere."""
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(each, marks=pytest.mark.slow if each in ELSEWHERE else ()) for each in OPERATORS]
 )

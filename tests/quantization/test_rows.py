@@ -86,6 +86,7 @@ def trained(request):
     return trained_row(request.param)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("reference", [True, False], ids=["reference", "xnnpack"])
 def test_the_file_computes_what_the_model_does(trained, reference):
     model, scales = float32_twin(trained.aware), output_scales(trained.content)
@@ -107,7 +108,7 @@ def test_every_operator_is_integer_or_has_a_reason(trained):
     assert all(trained.row.reasons[name] in reason for name, reason in found.items())
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_saved_models_compute_the_same_and_train_on(trained, tmp_path):
     trained.aware.save(tmp_path / "aware.keras")
     loaded = keras.models.load_model(tmp_path / "aware.keras")
@@ -116,6 +117,7 @@ def test_saved_models_compute_the_same_and_train_on(trained, tmp_path):
     assert all(np.isfinite(loss) for loss in fit(loaded, trained.row, seed=1))
 
 
+@pytest.mark.sampled(5)
 def test_stripped_models_compute_what_the_model_did(trained):
     model = trained.model
     plain = tfprune.strip(tfprune.quantize_aware(model, **trained.row.options(model)))

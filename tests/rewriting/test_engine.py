@@ -51,7 +51,7 @@ def expected_class(name, change):
     return OwnStep if name == "functional subclass" else type(made("functional"))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("change", COPIES)
 @pytest.mark.parametrize("name", KINDS)
 def test_what_a_copy_keeps(name, change, tmp_path):
@@ -146,6 +146,7 @@ def own_call_and_step():
     return model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [lambda: OwnConstructor(6), own_call_and_step])
 @pytest.mark.parametrize("change", [without_one, tfprune.quantize_aware])
 def test_a_train_step_that_cannot_be_kept_is_named(make, change):

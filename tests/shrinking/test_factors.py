@@ -161,6 +161,7 @@ FOLDED = {
 }
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", FOLDED)
 @pytest.mark.parametrize("per", ["block", "channel"])
 def test_folds_into(name, per):

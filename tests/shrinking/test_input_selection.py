@@ -46,7 +46,7 @@ def assert_same_outputs(model, small):
     assert relative_difference(outputs(model, x), outputs(small, x)) < 1e-5
 
 
-def test_each_branch_loses_its_own_inputs_and_the_trunk_stays(tmp_path):
+def test_each_branch_loses_its_own_inputs_and_the_trunk_stays():
     model = end(randomize(preactivation()), in0_bn=[0, 4], in1_bn=[0, 1, 5], last_bn=[0])
     before = weights_of(model)
     small = shrink(model, select_inputs=True)
@@ -56,6 +56,12 @@ def test_each_branch_loses_its_own_inputs_and_the_trunk_stays(tmp_path):
     assert len(takes(small)) == 2
     assert same(before, weights_of(model))
     assert_same_outputs(model, small)
+
+
+@pytest.mark.slow
+def test_loads_where_tfprune_is_not_installed(tmp_path):
+    model = end(randomize(preactivation()), in0_bn=[0, 4], in1_bn=[0, 1, 5], last_bn=[0])
+    small = shrink(model, select_inputs=True)
     x, _ = images(4)
     np.save(tmp_path / "x.npy", x)
     small.save(tmp_path / "small.keras")
@@ -162,7 +168,7 @@ def test_a_selected_model_is_pruned_selected_and_widened_again():
 @pytest.mark.filterwarnings("ignore:NetworkSlimming has left")
 @pytest.mark.parametrize("quantize", [None, pytest.param("int8", marks=pytest.mark.slow)])
 def test_it_trains_and_exports(tmp_path, quantize):
-    model = compiled(randomize(preactivation()), "adam", jit_compile=False)
+    model = compiled(randomize(preactivation(blocks=1)), "sgd", jit_compile=False)
     model.fit(*images(16), batch_size=8, epochs=2, callbacks=[NetworkSlimming(1e-3, 0.4)], verbose=0)
     small = shrink(model, select_inputs=True)
     assert takes(small)

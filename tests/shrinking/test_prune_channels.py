@@ -228,7 +228,7 @@ def sizes(model):
 
 @pytest.mark.filterwarnings("ignore:At a ratio")
 class TestBudgets:
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize(
         ("kind", "ranking", "fraction"),
         [

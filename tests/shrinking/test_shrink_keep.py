@@ -163,6 +163,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match="a part of a split or slice without channels"):
             tfprune.shrink(model, keep={named(model)["wide"]: [2, 3]})
 
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("indices", [[], [0]])
     def test_leaves_the_model_as_it_was(self, indices):
         """Also where it works."""

@@ -184,6 +184,7 @@ def test_mobilenet():
     assert 0.47 * profile(model).macs < profile(smaller).macs <= 0.5 * profile(model).macs
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("limit", ["parameters", "macs", "weight_bytes"])
 @pytest.mark.parametrize("factor", [0.3, 7.5])
 def test_budget_is_met_and_the_next_width_would_not_be(limit, factor):

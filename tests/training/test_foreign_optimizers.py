@@ -100,6 +100,7 @@ CALLBACKS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("place", "make"), list(zip(PLACES, CALLBACKS, strict=True)))
 def test_zeros_are_held_in_every_step_of_every_optimizer(place, make):
     model = two_parts(by(lambda model: found(model)))
@@ -174,6 +175,7 @@ def half_by_hand(model, index):
     return by_hand(model, index) if index else lambda grads, part: model.optimizer.apply(grads, part)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("step_of", "make"),
     [

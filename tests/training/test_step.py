@@ -112,6 +112,7 @@ def captured_of(model, replaces=False, **options):
     return CapturedGradients(model, model.trainable_variables, replaces, **options)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("steps_per_execution", "ahead"), [(1, 0), (1, 2), (4, 2)])
 def test_the_gradient_of_the_step_that_was_asked_for_is_kept(steps_per_execution, ahead):
     model, other = model_with(steps_per_execution=steps_per_execution), model_with()

@@ -25,7 +25,7 @@ def test_there_are_forty_networks():
     assert set(FAST) <= set(zoo.NETWORKS)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", FAST)
 def test_half_of_a_network_equals_the_masked_one(name, tmp_path):
     model = zoo.build(name)

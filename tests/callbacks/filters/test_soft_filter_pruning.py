@@ -74,6 +74,7 @@ def stripes(count=256):
     return x[..., None].astype("float32"), labels
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("normalized", [True, False])
 def test_filters_of_ordinary_networks_grow_back_and_the_choice_changes(normalized):
     model, (x, y) = ordinary(normalized), stripes()

@@ -60,7 +60,7 @@ def own_parts(model):
     return model.get_layer("norm"), model.layers[0].kernel
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("after", "unit", "options", "blocks"),
     [

@@ -70,6 +70,7 @@ def assert_equal(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("weighting", [True, False])
 @pytest.mark.parametrize("momentum", [0.0, 0.75])
 def test_a_proximal_step_is_the_formula(weighting, momentum):
@@ -116,6 +117,7 @@ def test_a_subgradient_step_is_the_formula(weighting):
     assert_equal(after, expected)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("parts", ["coupled", "filter", "channel", "shape"])
 def test_the_subgradient_is_that_of_the_logged_penalty(parts):
     """Finite differences of `penalty`, against what one step of a loss without gradient moves."""

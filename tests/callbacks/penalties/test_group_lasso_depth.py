@@ -82,6 +82,7 @@ def assert_shrinks_exactly(model, tmp_path=None):
     return small
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("weighting", [True, False])
 def test_the_penalty_and_a_proximal_step_are_the_formula(weighting):
     model = linear_blocks([1.0, 0.5, 0.005])
@@ -110,8 +111,9 @@ def test_a_subgradient_step_is_the_formula():
             np.testing.assert_allclose(kernel, start * (1 - RATE * STRENGTH / norm), rtol=1e-4)
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True, "steps_per_execution": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"jit_compile": True, "steps_per_execution": 4}, marks=pytest.mark.slow)], ids=str
+)
 def test_weak_blocks_die_in_the_step_and_shrink_removes_them(options, tmp_path):
     model, history = trained(GroupLasso(0.05, parts="depth"), [1.0, 1.0, 0.05], **options)
     assert history["channels_below_threshold"][-1] == 1

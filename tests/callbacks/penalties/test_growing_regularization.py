@@ -72,6 +72,7 @@ def test_each_step_adds_the_decay_times_the_weight_to_the_gradient():
     np.testing.assert_allclose(seen[0], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("ratio", [0.4, 0.75])
 def test_the_set_is_gone_in_the_end_and_shrinks(ratio):
     keras.utils.set_random_seed(0)

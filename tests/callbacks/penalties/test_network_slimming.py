@@ -79,6 +79,7 @@ class Watch(keras.callbacks.Callback):
         self.seen.append([value.copy() for value in gammas(self.model, *self.names)])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_one_step_moves_gamma_by_the_learning_rate_times_the_strength_times_its_sign(momentum):
     def after(strength):
@@ -126,7 +127,7 @@ def test_the_smallest_gammas_of_the_whole_network_go():
     assert (small.get_layer("first").filters, small.get_layer("second").filters) == (2, 4)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("ratio", [0.1, 0.35, 0.5, 0.79, 0.8])
 def test_counts_are_exact_also_where_gammas_are_equal(ratio):
     model = with_gammas(randomize(two()), {"first_bn": np.ones(4), "second_bn": np.ones(6)})

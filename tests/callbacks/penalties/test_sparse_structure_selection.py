@@ -82,6 +82,7 @@ def test_three_steps_by_hand():
         np.testing.assert_allclose(velocity, moving, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "options", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 4}], ids=str
 )
@@ -114,6 +115,7 @@ def test_strength_may_follow_a_schedule():
     np.testing.assert_allclose(factors(model), expected, rtol=1e-4)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "make",
     [
@@ -189,6 +191,7 @@ def test_regularization_loss_is_strength_times_the_sum():
     assert history["removed_blocks"] == [0]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("min_channels", [1, 2])
 def test_some_channels_always_stay(min_channels):
     model = compiled(
