@@ -11,6 +11,7 @@ from tfprune.criteria.base import (
 )
 from tfprune.criteria.batch_norm_gamma import BatchNormGamma
 from tfprune.criteria.geometric_median import geometric_median_distance
+from tfprune.criteria.group_fisher import GroupFisher
 from tfprune.criteria.group_norm import GroupNorm
 from tfprune.criteria.norms import l1_norm, l2_norm
 from tfprune.criteria.views import ChannelView, MemberView, WeightView
@@ -22,6 +23,7 @@ __all__ = [
     "ChannelScores",
     "ChannelView",
     "Criterion",
+    "GroupFisher",
     "GroupNorm",
     "KernelFunction",
     "MemberView",
