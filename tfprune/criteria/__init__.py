@@ -10,10 +10,13 @@ from tfprune.criteria.base import (
     as_channel_criterion,
 )
 from tfprune.criteria.batch_norm_gamma import BatchNormGamma
+from tfprune.criteria.gamma_beta import GammaBeta
 from tfprune.criteria.geometric_median import geometric_median_distance
 from tfprune.criteria.group_fisher import GroupFisher
 from tfprune.criteria.group_norm import GroupNorm
-from tfprune.criteria.norms import l1_norm, l2_norm
+from tfprune.criteria.norms import Norm, l1_norm, l2_norm
+from tfprune.criteria.random import Random
+from tfprune.criteria.taylor import Taylor
 from tfprune.criteria.views import ChannelView, MemberView, WeightView
 
 __all__ = [
@@ -23,10 +26,14 @@ __all__ = [
     "ChannelScores",
     "ChannelView",
     "Criterion",
+    "GammaBeta",
     "GroupFisher",
     "GroupNorm",
     "KernelFunction",
     "MemberView",
+    "Norm",
+    "Random",
+    "Taylor",
     "WeightCriterion",
     "WeightView",
     "as_channel_criterion",

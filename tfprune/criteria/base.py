@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,10 @@ KernelFunction: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 ChannelScores: TypeAlias = np.ndarray | Sequence[tuple[MemberView, np.ndarray]]
 """One score per channel; or pairs of a member and one score for each of its positions, for the ranking to reduce."""
 
-PROVIDERS: dict[str, str] = {}
+PROVIDERS: dict[str, str] = dict.fromkeys(
+    ("gate_gradient", "gate_gradient_squared", "gradient"),
+    "data= of prune_channels",
+)
 """Who can provide a statistic, by its name."""
 
 
@@ -23,9 +26,12 @@ class Criterion:
 
     Attributes:
         needs: The names of the statistics that it reads from a view. It is refused where they are not to be had.
+        needs_labels: Whether they must be those of true labels: with labels that are drawn from what the model answers,
+            the mean of a gradient is nothing but noise.
     """
 
-    needs: ClassVar[Collection[str]] = ()
+    needs: Collection[str] = ()
+    needs_labels: bool = False
 
 
 class ChannelCriterion(Criterion, ABC):
@@ -165,7 +171,7 @@ def check_needs(criterion: Criterion, provided: Collection[str]) -> None:
     """
     missing = sorted(set(criterion.needs) - set(provided))
     if missing:
-        known = "; ".join(f"{name!r} by {who}" for name, who in PROVIDERS.items()) or "none, only weights"
+        known = "; ".join(f"{name!r} by {who}" for name, who in PROVIDERS.items())
         raise ValueError(
             f"{type(criterion).__name__} needs the statistics {missing}, which are not provided here. Statistics that "
             f"this version can provide: {known}. Use a criterion of the weights, such as GroupNorm(), or give your "
