@@ -15,7 +15,7 @@ ChannelScores: TypeAlias = np.ndarray | Sequence[tuple[MemberView, np.ndarray]]
 """One score per channel; or pairs of a member and one score for each of its positions, for the ranking to reduce."""
 
 PROVIDERS: dict[str, str] = dict.fromkeys(
-    ("gate_gradient", "gate_gradient_squared", "gradient"),
+    ("gate_gradient", "gate_gradient_squared", "gradient", "hessian_weights", "squared_gradient"),
     "data= of prune_channels",
 )
 """Who can provide a statistic, by its name."""
