@@ -135,7 +135,7 @@ def _compiled(model: keras.Model, collectors: Sequence[Collector], target: Targe
     @tf.function(reduce_retracing=True)
     def step(x: Any, y: Any, sample_weight: Any) -> None:
         def loss() -> Any:
-            return target.loss(model(x, training=False), y, sample_weight)
+            return target.loss(x, y, model(x, training=False), sample_weight)
 
         with tf.GradientTape(watch_accessed_variables=False) as tape, tapped(layers, tape.watch) as taps:
             for collector in collectors:
