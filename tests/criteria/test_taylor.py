@@ -39,7 +39,7 @@ def test_weights_by_hand():
 def test_says_what_it_needs(form, needed):
     with pytest.raises(ValueError, match=rf"Taylor needs the statistics \['{needed}'\].*data="):
         as_channel_criterion(Taylor(form))
-    assert as_channel_criterion(Taylor(form), provided=[needed]).needs_labels
+    assert as_channel_criterion(Taylor(form), provided=[needed]).loss == "compiled"
 
 
 def test_forms_are_known():

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,17 @@ ChannelScores: TypeAlias = np.ndarray | Sequence[tuple[MemberView, np.ndarray]]
 """One score per channel; or pairs of a member and one score for each of its positions, for the ranking to reduce."""
 
 PROVIDERS: dict[str, str] = dict.fromkeys(
-    ("gate_gradient", "gate_gradient_squared", "gradient", "hessian_weights", "squared_gradient"),
+    (
+        "activation_magnitude",
+        "activation_mean",
+        "activation_variance",
+        "activation_zeros",
+        "gate_gradient",
+        "gate_gradient_squared",
+        "gradient",
+        "hessian_weights",
+        "squared_gradient",
+    ),
     "data= of prune_channels",
 )
 """Who can provide a statistic, by its name."""
@@ -26,12 +36,14 @@ class Criterion:
 
     Attributes:
         needs: The names of the statistics that it reads from a view. It is refused where they are not to be had.
-        needs_labels: Whether they must be those of true labels: with labels that are drawn from what the model answers,
-            the mean of a gradient is nothing but noise.
+        loss: Of which loss they are: `"sampled"`, with labels drawn from what the model answers; `"compiled"`, the
+            model's own loss and labels; or a function of `y_true` and `y_pred`.
+        temperature: What the logits of a softmax are divided by before labels are drawn.
     """
 
     needs: Collection[str] = ()
-    needs_labels: bool = False
+    loss: Any = "sampled"
+    temperature: float = 1.0
 
 
 class ChannelCriterion(Criterion, ABC):

@@ -1,7 +1,7 @@
 """What removing a channel would change the loss by, to first order."""
 
 from collections.abc import Collection
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -17,8 +17,8 @@ class Taylor(ChannelCriterion):
     """Score each channel by what its removal changes the loss by, to first order: gradient times value.
 
     Gradients are means over samples before anything is squared or made positive. At the labels that the network itself
-    would draw they are zero but for noise, so this wants true labels and the network's own loss. `GroupFisher` is the
-    form that squares the gradients of single samples, and needs none.
+    would draw they are zero but for noise, so true labels and the network's own loss are wanted. `GroupFisher` squares
+    the gradients of single samples, and needs no labels.
 
     Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019,
     https://arxiv.org/abs/1906.10771; Ma et al., LLM-Pruner, NeurIPS 2023, https://arxiv.org/abs/2305.11627
@@ -27,6 +27,7 @@ class Taylor(ChannelCriterion):
         form: `"gate"` is |mean of y dL/dy|, the estimate for a channel y that becomes zero; layers that make it
             together count together. `"sum"` is |sum of w dL/dw| over all weights w that make, scale, shift and read
             the channel, and `"squares"` the sum of (w dL/dw)^2 over them.
+        loss: Of which loss the gradients are; see `Criterion`.
 
     Raises:
         ValueError: If `form` is unknown.
@@ -38,11 +39,10 @@ class Taylor(ChannelCriterion):
     array([0.5, 2. ])
     """
 
-    needs_labels = True
-
-    def __init__(self, form: TaylorForm = "gate") -> None:
+    def __init__(self, form: TaylorForm = "gate", loss: Any = "compiled") -> None:
         check_choice("form", form, get_args(TaylorForm))
         self.form = form
+        self.loss = loss
         self.needs: Collection[str] = ("gate_gradient",) if form == "gate" else ("gradient",)
 
     def score(self, view: ChannelView) -> np.ndarray:

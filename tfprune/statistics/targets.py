@@ -158,7 +158,7 @@ def per_sample(function: Callable[..., Any], *parts: Any) -> Any:
     array([1.5, 4. ], dtype=float32)
     """
     leaves = [tf.convert_to_tensor(leaf) for leaf in keras.tree.flatten(parts) if leaf is not None]
-    notes = [{name: note for name in _NOTES if (note := getattr(leaf, name, None)) is not None} for leaf in leaves]
+    notes = [{name: getattr(leaf, name) for name in _NOTES if getattr(leaf, name, None) is not None} for leaf in leaves]
 
     def of_one(rows: Any) -> Any:
         each = iter([_with_notes(*row) for row in rows])
@@ -185,7 +185,9 @@ def _one_each(sample_weight: Any) -> Any:
     weights = keras.tree.flatten(sample_weight)
     if len(weights) != 1 or any(size != 1 for size in weights[0].shape[1:]):
         shapes = [tuple(each.shape) for each in weights]
-        raise ValueError(f"Only loss='compiled' takes other than one weight for each sample. Received shapes: {shapes}.")
+        raise ValueError(
+            f"Only loss='compiled' takes other than one weight for each sample. Received shapes: {shapes}."
+        )
     return tf.reshape(tf.cast(weights[0], tf.float32), (-1,))
 
 
