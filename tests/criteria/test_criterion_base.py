@@ -69,7 +69,7 @@ def test_what_is_no_criterion_of_channels_is_refused(criterion, message):
 def test_needs_that_nobody_provides_are_refused_before_training():
     message = (
         r"^NeedsGradients needs the statistics \['activations', 'gradients'\], which are not provided here. "
-        r"Statistics that this version can provide: none, only weights.*GroupNorm\(\)"
+        r"Statistics that this version can provide: .*'gradient' by data= of prune_channels.*GroupNorm\(\)"
     )
     with pytest.raises(ValueError, match=message):
         as_channel_criterion(NeedsGradients())

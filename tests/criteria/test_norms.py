@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tfprune.criteria import l1_norm, l2_norm
+from tfprune.criteria import ChannelView, MemberView, Norm, l1_norm, l2_norm
 from tfprune.criteria.norms import channels_as_rows
 
 KERNELS = hnp.arrays(
@@ -27,6 +27,17 @@ def test_equal_to_numpy_over_the_other_axes(kernel, data):
     wide = kernel.astype("float64")
     np.testing.assert_allclose(l1_norm(kernel, axis), np.abs(wide).sum(axis=others), rtol=1e-12)
     np.testing.assert_allclose(l2_norm(kernel, axis), np.sqrt((wide**2).sum(axis=others)), rtol=1e-12)
+
+
+def test_any_order():
+    kernel = np.array([[3.0, -1.0, 0.0], [-4.0, 1.0, 0.0]])
+    view = ChannelView("hidden", 3, (MemberView("kernel", lambda: kernel, "producer", None, 1, np.arange(3)),))
+    expected = {0.5: [(3**0.5 + 2) ** 2, 4.0, 0.0], 1: [7.0, 2.0, 0.0], 3: [91 ** (1 / 3), 2 ** (1 / 3), 0.0]}
+    for p, norms in expected.items():
+        ((_, scores),) = Norm(p).score(view)
+        np.testing.assert_allclose(scores, norms)
+    with pytest.raises(ValueError, match="p must be above 0"):
+        Norm(0)
 
 
 @pytest.mark.parametrize("criterion", [l1_norm, l2_norm])

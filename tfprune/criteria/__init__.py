@@ -1,5 +1,6 @@
 """How important channels and weights are: from views to scores, where higher means keep."""
 
+from tfprune.criteria.activations import APoZ, Fluctuation, MeanActivation
 from tfprune.criteria.base import (
     AnyChannelCriterion,
     ChannelCriterion,
@@ -10,21 +11,36 @@ from tfprune.criteria.base import (
     as_channel_criterion,
 )
 from tfprune.criteria.batch_norm_gamma import BatchNormGamma
+from tfprune.criteria.gamma_beta import GammaBeta
 from tfprune.criteria.geometric_median import geometric_median_distance
+from tfprune.criteria.group_fisher import GroupFisher
 from tfprune.criteria.group_norm import GroupNorm
-from tfprune.criteria.norms import l1_norm, l2_norm
+from tfprune.criteria.norms import Norm, l1_norm, l2_norm
+from tfprune.criteria.random import Random
+from tfprune.criteria.second_order import LabelFreeHessian, SecondOrderStructuredPruning
+from tfprune.criteria.taylor import Taylor
 from tfprune.criteria.views import ChannelView, MemberView, WeightView
 
 __all__ = [
+    "APoZ",
     "AnyChannelCriterion",
     "BatchNormGamma",
     "ChannelCriterion",
     "ChannelScores",
     "ChannelView",
     "Criterion",
+    "Fluctuation",
+    "GammaBeta",
+    "GroupFisher",
     "GroupNorm",
     "KernelFunction",
+    "LabelFreeHessian",
+    "MeanActivation",
     "MemberView",
+    "Norm",
+    "Random",
+    "SecondOrderStructuredPruning",
+    "Taylor",
     "WeightCriterion",
     "WeightView",
     "as_channel_criterion",

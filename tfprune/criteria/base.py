@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,20 @@ KernelFunction: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 ChannelScores: TypeAlias = np.ndarray | Sequence[tuple[MemberView, np.ndarray]]
 """One score per channel; or pairs of a member and one score for each of its positions, for the ranking to reduce."""
 
-PROVIDERS: dict[str, str] = {}
+PROVIDERS: dict[str, str] = dict.fromkeys(
+    (
+        "activation_magnitude",
+        "activation_mean",
+        "activation_variance",
+        "activation_zeros",
+        "gate_gradient",
+        "gate_gradient_squared",
+        "gradient",
+        "hessian_weights",
+        "squared_gradient",
+    ),
+    "data= of prune_channels",
+)
 """Who can provide a statistic, by its name."""
 
 
@@ -23,9 +36,14 @@ class Criterion:
 
     Attributes:
         needs: The names of the statistics that it reads from a view. It is refused where they are not to be had.
+        loss: Of which loss they are: `"sampled"`, with labels drawn from what the model answers; `"compiled"`, the
+            model's own loss and labels; or a function of `y_true` and `y_pred`.
+        temperature: What the logits of a softmax are divided by before labels are drawn.
     """
 
-    needs: ClassVar[Collection[str]] = ()
+    needs: Collection[str] = ()
+    loss: Any = "sampled"
+    temperature: float = 1.0
 
 
 class ChannelCriterion(Criterion, ABC):
@@ -165,7 +183,7 @@ def check_needs(criterion: Criterion, provided: Collection[str]) -> None:
     """
     missing = sorted(set(criterion.needs) - set(provided))
     if missing:
-        known = "; ".join(f"{name!r} by {who}" for name, who in PROVIDERS.items()) or "none, only weights"
+        known = "; ".join(f"{name!r} by {who}" for name, who in PROVIDERS.items())
         raise ValueError(
             f"{type(criterion).__name__} needs the statistics {missing}, which are not provided here. Statistics that "
             f"this version can provide: {known}. Use a criterion of the weights, such as GroupNorm(), or give your "

@@ -29,11 +29,24 @@ class BatchNormGamma(ChannelCriterion):
 
     def score(self, view: ChannelView) -> list[tuple[MemberView, np.ndarray]]:
         """Return |gamma| of each normalization layer that multiplies the channels."""
-        gammas = [member for member in view.with_role("affine") if member.name == "gamma"]
-        covered = np.isin(np.arange(view.size), np.concatenate([np.zeros(0, int), *(each.channels for each in gammas)]))
-        if not covered.all():
-            raise ValueError(
-                f"BatchNormGamma cannot score {view.name!r}: {(~covered).sum()} of its {view.size} channels pass "
-                "through no gamma. Leave its layers out with `exclude`, or use another criterion, such as GroupNorm()."
-            )
-        return [(gamma, np.abs(gamma.rows).sum(axis=1)) for gamma in gammas]
+        return [(gamma, np.abs(gamma.rows).sum(axis=1)) for gamma in gammas_of(view, self)]
+
+
+def gammas_of(view: ChannelView, criterion: ChannelCriterion) -> list[MemberView]:
+    """Return the gammas that multiply the channels.
+
+    Args:
+        view: The channels.
+        criterion: Who asks, for the message.
+
+    Raises:
+        ValueError: If a channel has none.
+    """
+    gammas = [member for member in view.with_role("affine") if member.name == "gamma"]
+    covered = np.isin(np.arange(view.size), np.concatenate([np.zeros(0, int), *(each.channels for each in gammas)]))
+    if not covered.all():
+        raise ValueError(
+            f"{type(criterion).__name__} cannot score {view.name!r}: {(~covered).sum()} of its {view.size} channels "
+            "pass through no gamma. Leave its layers out with `exclude`, or use another criterion, such as GroupNorm()."
+        )
+    return gammas

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tfprune.common.checks import check_not_negative
 from tfprune.criteria.base import ChannelCriterion
+from tfprune.criteria.norms import check_order
 from tfprune.criteria.views import ChannelView
 
 
@@ -32,9 +32,7 @@ class GroupNorm(ChannelCriterion):
     """
 
     def __init__(self, p: float = 2.0) -> None:
-        if check_not_negative("p", p) == 0:
-            raise ValueError("p must be above 0, such as 2 for the Euclidean norm. Received: 0.")
-        self.p = float(p)
+        self.p = check_order(p)
 
     def score(self, view: ChannelView) -> np.ndarray:
         """Return the norms, shape (channels,)."""

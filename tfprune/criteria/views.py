@@ -56,6 +56,7 @@ class MemberView(WeightView):
         axis: The axis of the variable along which it is sliced.
         channels: For each position on that axis, the channel of the view that it belongs to. A channel may have
             several, as behind a `Flatten` or in an LSTM, and a member may have none of some channels.
+        layer: Which layer holds the variable; members of one layer have the same.
 
     Example:
 
@@ -68,6 +69,7 @@ class MemberView(WeightView):
     effect: Effect | None
     axis: int
     channels: np.ndarray
+    layer: str = field(default="", kw_only=True)
 
     @property
     def multiplies(self) -> bool:
@@ -77,7 +79,18 @@ class MemberView(WeightView):
     @property
     def rows(self) -> np.ndarray:
         """The weights as float64 with a row for each position: shape (positions, weights of one slice)."""
-        rows = np.moveaxis(self.weights, self.axis, 0)
+        return self._as_rows(self.weights)
+
+    def rows_of(self, statistic: str) -> np.ndarray:
+        """Return what data says about the weights in the layout of `rows`.
+
+        Args:
+            statistic: Its name.
+        """
+        return self._as_rows(self.statistics[statistic])
+
+    def _as_rows(self, array: np.ndarray) -> np.ndarray:
+        rows = np.moveaxis(array, self.axis, 0)
         return rows.reshape(rows.shape[0], -1).astype(np.float64)
 
 

@@ -56,6 +56,7 @@ def _view_of_member(member: Member, among: np.ndarray) -> MemberView:
         member.effect,
         member.axis,
         (np.cumsum(among) - 1)[member.channels[shown]],
+        layer=member.variable.path.rpartition("/")[0],
     )
 
 

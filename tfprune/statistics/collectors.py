@@ -44,10 +44,14 @@ class Collector(ABC):
     Attributes:
         names: What it gathers.
         of: Whether the arrays belong to `"variables"` (by path) or to channel groups (`"channels"`, by name).
+        of_single_samples: Whether samples come one by one instead of in batches, which takes several times as long.
+        num_passes: How often the data is read; what is gathered in one pass may say what is wanted in the next.
     """
 
     names: ClassVar[tuple[str, ...]]
     of: ClassVar[Literal["variables", "channels"]]
+    of_single_samples: ClassVar[bool] = False
+    num_passes: ClassVar[int] = 1
 
     @abstractmethod
     def __init__(self, subject: Subject) -> None:
@@ -71,13 +75,27 @@ class Collector(ABC):
         """Return the tensors and variables for which it wants the gradient of the summed loss of a batch."""
         return []
 
+    @property
+    def directions(self) -> Sequence[Any] | None:
+        """For each of `variables` a tensor of its shape, if products of the Hessian with these are wanted."""
+        return None
+
     @abstractmethod
     def add(self, taps: Taps, gradients: Sequence[Any]) -> None:
         """Add a batch.
 
         Args:
             taps: What passed the layers; the first axis of each tensor is that of the samples.
-            gradients: For each of `sources`, the gradient of the loss summed over the samples of the batch.
+            gradients: For each of `sources`, the gradient of the loss summed over the samples of the batch. Where there
+                are `directions`, for each of `variables` the Hessian's product instead. None for what the loss does
+                not depend on.
+        """
+
+    def end_pass(self, num_samples: int) -> None:  # noqa: B027 most have nothing to do
+        """Get ready for the next pass, after all data was read.
+
+        Args:
+            num_samples: How many samples were added.
         """
 
     @abstractmethod

@@ -1,7 +1,6 @@
 """One pass over data, for all statistics that are asked for."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,15 +8,24 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from tfprune.data import Reader, inputs_of
+from tfprune.data import Batch, Reader, inputs_of
+from tfprune.statistics.activations import Activations
 from tfprune.statistics.collectors import Collector, Subject
 from tfprune.statistics.gates import GateGradients
 from tfprune.statistics.results import Statistics
+from tfprune.statistics.second_order import HessianWeights, hessian_vector_product
 from tfprune.statistics.taps import tapped
 from tfprune.statistics.targets import Loss, Target, as_target
-from tfprune.statistics.weight_gradients import WeightGradients
+from tfprune.statistics.undisturbed import undisturbed
+from tfprune.statistics.weight_gradients import SquaredWeightGradients, WeightGradients
 
-COLLECTORS: tuple[type[Collector], ...] = (WeightGradients, GateGradients)
+COLLECTORS: tuple[type[Collector], ...] = (
+    WeightGradients,
+    SquaredWeightGradients,
+    GateGradients,
+    HessianWeights,
+    Activations,
+)
 """Everything that can be gathered."""
 
 
@@ -62,29 +70,26 @@ def gather(
     >>> gather(model, keras.ops.ones((4, 2)).numpy(), ["gradient"]).variables["gradient"].keys()
     dict_keys(['sequential.../dense.../kernel', 'sequential.../dense.../bias'])
     """
-    target = as_target(loss, model, temperature, seed)
-    subject = Subject(model)
-    chosen = [kind(subject) for kind in COLLECTORS if {*kind.names} & {*names}]
-    unknown = {*names} - {name for kind in COLLECTORS for name in kind.names}
+    unknown = {*names} - {*known_statistics()}
     if unknown:
         raise ValueError(f"Unknown statistics: {sorted(unknown)}. Known: {known_statistics()}.")
+    target = as_target(loss, model, temperature, seed)
     reader = Reader(
         data, inputs_of(model), needs_labels=target.needs_labels, batch_size=batch_size, max_samples=max_samples
     )
-    num_samples = 0
-    with _unchanged(model):
-        step = _compiled(model, chosen, target)
-        batches = track(
-            reader,
-            "Gathering statistics",
-            total=reader.num_batches,
-            console=Console(stderr=True),
-            transient=True,
-            disable=not progress,
+    subject = Subject(model)
+    chosen = [kind(subject) for kind in COLLECTORS if {*kind.names} & {*names}]
+    passes = max((collector.num_passes for collector in chosen), default=0)
+    if passes > 1 and isinstance(data, Iterator):
+        again = [name for collector in chosen if collector.num_passes > 1 for name in collector.names]
+        raise ValueError(
+            f"data is read {passes} times for {again}, but a generator only once. Give arrays or a dataset."
         )
-        for batch in batches:
-            step(batch.x, batch.y, batch.sample_weight)
-            num_samples += batch.num_samples
+    num_samples = 0
+    with undisturbed(model):
+        for number in range(passes):
+            active = [collector for collector in chosen if number < collector.num_passes]
+            num_samples = _read(_batches(reader, progress), model, active, as_target(loss, model, temperature, seed))
     variables: dict[str, Any] = {}
     channels: dict[str, Any] = {}
     for collector in chosen:
@@ -103,34 +108,79 @@ def known_statistics() -> list[str]:
     return sorted(name for kind in COLLECTORS for name in kind.names)
 
 
-def _compiled(model: keras.Model, collectors: list[Collector], target: Target) -> Any:
-    layers = [layer for collector in collectors for layer in collector.layers]
+def _batches(reader: Reader, progress: bool) -> Iterable[Batch]:
+    return track(
+        reader,
+        "Gathering statistics",
+        total=reader.num_batches,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not progress,
+    )
 
-    @tf.function(reduce_retracing=True)
-    def step(x: Any, y: Any, sample_weight: Any) -> None:
-        with tf.GradientTape(watch_accessed_variables=False) as tape, tapped(layers, tape.watch) as taps:
-            for collector in collectors:
-                for variable in collector.variables:
-                    tape.watch(variable.value)
-            loss = target.loss(model(x, training=False), y, sample_weight)
-        wanted = [collector.sources(taps) for collector in collectors]
-        found = iter(tape.gradient(loss, [_tensor(source) for sources in wanted for source in sources]))
-        for collector, sources in zip(collectors, wanted, strict=True):
-            collector.add(taps, [next(found) for _ in sources])
+
+def _read(batches: Iterable[Batch], model: keras.Model, collectors: Sequence[Collector], target: Target) -> int:
+    """Add all batches, and return how many samples there were."""
+    step = _compiled(model, collectors, target)
+    num_samples = 0
+    for batch in batches:
+        step(*batch)
+        num_samples += batch.num_samples
+    for collector in collectors:
+        collector.end_pass(num_samples)
+    return num_samples
+
+
+def _compiled(model: keras.Model, collectors: Sequence[Collector], target: Target) -> Any:
+    single = [collector for collector in collectors if collector.of_single_samples]
+    joint = [collector for collector in collectors if not collector.of_single_samples]
+
+    @tf.function(reduce_retracing=True, autograph=False)  # as Keras compiles its own steps
+    def step(*batch: Any) -> None:
+        if joint:
+            _add(batch, model, joint, target)
+
+        def add_one(row: Any) -> Any:
+            rows = [
+                None if part is None else keras.tree.map_structure(lambda array: array[row, None], part)
+                for part in batch
+            ]
+            _add(rows, model, single, target)
+            return row + 1
+
+        if single:
+            num_samples = tf.shape(keras.tree.flatten(batch[0])[0])[0]
+            tf.while_loop(lambda row: row < num_samples, add_one, [0], parallel_iterations=1)
 
     return step
 
 
+def _row(part: Any, row: Any) -> Any:
+    """One sample of a part of a batch, as a batch of one."""
+    return None if part is None else keras.tree.map_structure(lambda array: array[row, None], part)
+
+
+def _add(batch: Sequence[Any], model: keras.Model, collectors: Sequence[Collector], target: Target) -> None:
+    """Add a batch to what is gathered, inside the compiled step."""
+    x, y, sample_weight = batch
+
+    def loss() -> Any:
+        return target.loss(x, y, model(x, training=False), sample_weight)
+
+    layers = [layer for collector in collectors for layer in collector.layers]
+    with tf.GradientTape(watch_accessed_variables=False) as tape, tapped(layers, tape.watch) as taps:
+        for collector in collectors:
+            for variable in collector.variables:
+                tape.watch(variable.value)
+        value = loss()
+    wanted = [collector.sources(taps) for collector in collectors]
+    found = iter(tape.gradient(value, [_tensor(source) for sources in wanted for source in sources]))
+    for collector, sources in zip(collectors, wanted, strict=True):
+        gradients = [next(found) for _ in sources]
+        if collector.directions is not None:
+            gradients = hessian_vector_product(loss, collector.variables, collector.directions)
+        collector.add(taps, gradients)
+
+
 def _tensor(source: Any) -> Any:
     return source.value if isinstance(source, keras.Variable) else source
-
-
-@contextmanager
-def _unchanged(model: keras.Model) -> Iterator[None]:
-    """Put back what a call may move: seeds, and the state of stateful layers."""
-    state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
-    try:
-        yield
-    finally:
-        for variable, value in state:
-            variable.assign(value)

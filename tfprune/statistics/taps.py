@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 
 class Passed(NamedTuple):
     """One call of a layer.
 
     Attributes:
-        inputs: The tensors that went in, in the order of the arguments.
-        outputs: The tensors that came out.
+        inputs: The floating point tensors that went in, in the order of the arguments; copies of this call's own.
+        outputs: Those that came out.
     """
 
     inputs: list[Any]
@@ -36,12 +37,28 @@ class Taps:
         """Return the calls of a layer; a shared layer has several."""
         return self._calls[id(layer)]
 
+    def entering(self, given: Any) -> Any:
+        """Return the arguments of a call with a copy of each tensor, so that its gradient is that of this call alone.
+
+        Args:
+            given: The arguments, of which several calls may share tensors.
+        """
+        return keras.tree.map_structure(lambda each: self._copied(each) if is_float(each) else each, given)
+
     def record(self, layer: keras.layers.Layer, given: Any, returned: Any) -> None:
         """Keep one call."""
         flat = [[tensor for tensor in keras.tree.flatten(part) if is_float(tensor)] for part in (given, returned)]
-        for tensor in (*flat[0], *flat[1]):
+        for tensor in flat[1]:
             self._watch(tensor)
         self._calls[id(layer)].append(Passed(*flat))
+
+    def _copied(self, tensor: Any) -> Any:
+        copy = tf.identity(tensor)
+        self._watch(copy)
+        # Private: where Keras keeps the mask of a tensor. tests/statistics/test_taps.py fails when it moves.
+        if (mask := getattr(tensor, "_keras_mask", None)) is not None:
+            copy._keras_mask = mask
+        return copy
 
 
 def is_float(tensor: Any) -> bool:
@@ -87,6 +104,7 @@ def _recording(layer: keras.layers.Layer, taps: Taps) -> Any:
 
     @functools.wraps(call)  # Keras looks at the signature
     def recording(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = taps.entering((args, kwargs))
         returned = call(*args, **kwargs)
         taps.record(layer, (args, kwargs), returned)
         return returned

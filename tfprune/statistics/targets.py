@@ -7,10 +7,11 @@ from typing import Any, Literal, TypeAlias
 import keras
 import tensorflow as tf
 
+from tfprune.common.checks import check_not_negative
+from tfprune.statistics.answers import Answer, answers_of
+
 Loss: TypeAlias = Literal["compiled", "sampled"] | Callable[[Any, Any], Any]
 """`"compiled"`: labels and the model's own loss; `"sampled"`: labels drawn from what the model answers; a function."""
-
-_SMALLEST = 1e-7
 
 
 class Target(ABC):
@@ -23,12 +24,13 @@ class Target(ABC):
     needs_labels: bool
 
     @abstractmethod
-    def loss(self, outputs: Any, y: Any, sample_weight: Any) -> Any:
+    def loss(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> Any:
         """Return the sum of the samples' losses, inside the compiled step.
 
         Args:
-            outputs: What the model answers.
+            x: The inputs of the batch.
             y: The labels of the batch, or None.
+            outputs: What the model answers.
             sample_weight: The weights of the samples, or None.
         """
 
@@ -36,64 +38,54 @@ class Target(ABC):
 class SampledLabels(Target):
     """The log likelihood of labels that are drawn from what the model itself answers: the loss of Fisher information.
 
-    The divergence to the model's own answer has a gradient of exactly zero, so labels are drawn instead. Of outputs
-    that are a softmax, one class of each; of a sigmoid, 0 or 1 of each number; of anything else, the answer with
-    Gaussian noise of variance 1, as for regression.
+    The divergence to the model's own answer has a gradient of exactly zero, so labels are drawn instead. Of a softmax,
+    one class; of a sigmoid, 0 or 1 for each number; of anything else, the answer with Gaussian noise of variance 1, as
+    for regression. Logits count as what the loss that the model was compiled with makes of them (`from_logits=True`).
 
     Args:
         model: The model.
         temperature: What the logits of a softmax are divided by before classes are drawn. Above 1, more samples carry a
             gradient where the model is sure of nearly all.
         seed: Of the draws.
+
+    Raises:
+        ValueError: If `temperature` is not a number above 0.
     """
 
     needs_labels = False
 
     def __init__(self, model: keras.Model, temperature: float = 1.0, seed: int = 0) -> None:
-        self._kinds = [output_kind(tensor) for tensor in keras.tree.flatten(model.outputs)]
-        self._temperature = temperature
+        if check_not_negative("temperature", temperature) == 0:
+            raise ValueError("temperature must be above 0; 1 draws from what the model answers. Received: 0.")
+        self._model, self._temperature = model, temperature
         self._seeds = keras.random.SeedGenerator(seed)
 
-    def loss(self, outputs: Any, y: Any, sample_weight: Any) -> Any:
+    def loss(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> Any:
         """Return the summed loss."""
-        flat = keras.tree.flatten(outputs)
-        return sum(self._loss_of(tf.cast(each, tf.float32), kind) for each, kind in zip(flat, self._kinds, strict=True))
+        losses = sum(self._losses(answer) for answer in answers_of(self._model, outputs))
+        return tf.reduce_sum(losses if sample_weight is None else losses * _one_each(sample_weight))
 
-    def _loss_of(self, answer: Any, kind: str) -> Any:
-        seed = self._seeds
-        if kind == "softmax":
-            logs = tf.math.log(tf.clip_by_value(answer, _SMALLEST, 1.0))
-            flat = tf.reshape(logs, (-1, logs.shape[-1]))
-            drawn = keras.random.categorical(tf.stop_gradient(flat) / self._temperature, 1, seed=seed)
-            return -tf.reduce_sum(tf.gather(flat, drawn, batch_dims=1))
-        if kind == "sigmoid":
-            drawn = keras.random.binomial(tf.shape(answer), 1, tf.stop_gradient(answer), seed=seed)
-            kept = tf.clip_by_value(answer, _SMALLEST, 1 - _SMALLEST)
-            return -tf.reduce_sum(drawn * tf.math.log(kept) + (1 - drawn) * tf.math.log(1 - kept))
-        noise = keras.random.normal(tf.shape(answer), seed=seed)
-        return 0.5 * tf.reduce_sum((answer - tf.stop_gradient(answer + noise)) ** 2)
-
-
-def output_kind(tensor: keras.KerasTensor) -> str:
-    """Return `"softmax"` or `"sigmoid"` if that is what an output of a model comes out of, else `"linear"`.
-
-    Example:
-
-    >>> x = keras.Input((2,))
-    >>> output_kind(keras.layers.Dense(3, activation="softmax")(x)), output_kind(keras.layers.Dense(3)(x))
-    ('softmax', 'linear')
-    """
-    history = getattr(tensor, "_keras_history", None)
-    operation = history.operation if history is not None else None
-    if isinstance(operation, keras.layers.Softmax):
-        return "softmax"
-    activation = getattr(operation, "activation", None)
-    name = getattr(activation, "__name__", type(operation).__name__).lower()
-    return name if name in ("softmax", "sigmoid") else "linear"
+    def _losses(self, answer: Answer) -> Any:
+        """Draw labels, and return the losses of the samples: shape (samples,)."""
+        values, seed = answer.values, self._seeds
+        num_samples = tf.shape(values)[0]
+        if answer.kind == "softmax":
+            rows = tf.reshape(values, (-1, values.shape[-1]))
+            drawn = keras.random.categorical(tf.stop_gradient(rows) / self._temperature, 1, seed=seed)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(drawn, (-1,)), rows)
+        elif answer.kind == "sigmoid":
+            drawn = keras.random.binomial(tf.shape(values), 1, tf.sigmoid(tf.stop_gradient(values)), seed=seed)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(drawn, values)
+        else:
+            noise = keras.random.normal(tf.shape(values), seed=seed)
+            losses = 0.5 * (values - tf.stop_gradient(values + noise)) ** 2
+        return tf.reduce_sum(tf.reshape(losses, (num_samples, -1)), 1)
 
 
 class CompiledLoss(Target):
-    """The loss that the model was compiled with, without penalties on weights.
+    """The loss that the model was compiled with, of each sample alone, without penalties on weights and activations.
+
+    What a `compute_loss` of the model's own returns for a sample alone counts as it is.
 
     Args:
         model: A compiled model.
@@ -105,24 +97,37 @@ class CompiledLoss(Target):
     needs_labels = True
 
     def __init__(self, model: keras.Model) -> None:
-        if not getattr(model, "compiled", False) or model.loss is None:
+        self._is_own = type(model).compute_loss is not keras.Model.compute_loss
+        if not getattr(model, "compiled", False) or (model.loss is None and not self._is_own):
             raise ValueError(
                 f"The model {model.name!r} has no loss. Compile it: model.compile(loss=...); or use loss='sampled', "
                 "which draws labels from what the model answers."
             )
         self._model = model
 
-    def loss(self, outputs: Any, y: Any, sample_weight: Any) -> Any:
+    def loss(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> Any:
         """Return the summed loss."""
-        mean = self._model.compute_loss(None, y, outputs, sample_weight) - sum(self._model.losses)
-        return mean * tf.cast(tf.shape(keras.tree.flatten(outputs)[0])[0], mean.dtype)
+        self._check_reduction(sample_weight)
+        penalties = 0.0 if self._is_own else sum(self._model.losses)
+        losses = per_sample(lambda *sample: self._model.compute_loss(*sample) - penalties, x, y, outputs, sample_weight)
+        # Keras shares a mean out to the replicas of a strategy in whose scope this is called.
+        return tf.reduce_sum(losses) * tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _check_reduction(self, sample_weight: Any) -> None:
+        reductions = {getattr(loss, "reduction", None) for loss in keras.tree.flatten(self._model.loss)}
+        if sample_weight is not None and "mean_with_sample_weight" in reductions:
+            raise ValueError(
+                f"The loss of {self._model.name!r} has reduction='mean_with_sample_weight', so the weight of a single "
+                "sample has no effect. Compile it with reduction='sum_over_batch_size', or leave the weights out."
+            )
 
 
 class OwnLoss(Target):
-    """A function of the user's, from labels (or None) and answers to one loss per sample.
+    """A function of the user's, from labels (or None) and answers to a loss.
 
     Args:
-        function: `loss(y_true, y_pred)`.
+        function: `loss(y_true, y_pred)`. It sees one sample at a time, as a batch of one; of several numbers the mean
+            counts.
     """
 
     needs_labels = False
@@ -130,10 +135,60 @@ class OwnLoss(Target):
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self._function = function
 
-    def loss(self, outputs: Any, y: Any, sample_weight: Any) -> Any:
+    def loss(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> Any:
         """Return the summed loss."""
-        losses = self._function(y, outputs)
-        return tf.reduce_sum(losses if sample_weight is None else losses * sample_weight)
+        losses = per_sample(lambda *sample: tf.reduce_mean(self._function(*sample)), y, outputs)
+        return tf.reduce_sum(losses if sample_weight is None else losses * _one_each(sample_weight))
+
+
+def per_sample(function: Callable[..., Any], *parts: Any) -> Any:
+    """Return what a function makes of each sample alone, as a batch of one: the loss of a sample, whatever the loss
+    makes of a batch.
+
+    Args:
+        function: From as many parts to numbers, which are added up.
+        *parts: Structures of tensors of shape (samples, ...), or None.
+
+    Returns:
+        One number per sample, shape (samples,).
+
+    Example:
+
+    >>> per_sample(tf.reduce_mean, tf.constant([[1.0, 2.0], [3.0, 5.0]])).numpy()
+    array([1.5, 4. ], dtype=float32)
+    """
+    leaves = [tf.convert_to_tensor(leaf) for leaf in keras.tree.flatten(parts) if leaf is not None]
+    notes = [{name: getattr(leaf, name) for name in _NOTES if getattr(leaf, name, None) is not None} for leaf in leaves]
+
+    def of_one(rows: Any) -> Any:
+        each = iter([_with_notes(*row) for row in rows])
+        alone = [part if part is None else keras.tree.map_structure(lambda _: next(each), part) for part in parts]
+        return tf.cast(tf.reduce_sum(function(*alone)), tf.float32)
+
+    return tf.vectorized_map(of_one, list(zip(leaves, notes, strict=True)))
+
+
+# Private: what Keras writes on tensors, so that masked steps do not count and probabilities are known as logits.
+# tests/statistics/test_targets.py fails when it moves.
+_NOTES = ("_keras_mask", "_keras_logits")
+
+
+def _with_notes(leaf: Any, notes: dict[str, Any]) -> Any:
+    alone = leaf[None]
+    for name, note in notes.items():
+        setattr(alone, name, note[None])
+    return alone
+
+
+def _one_each(sample_weight: Any) -> Any:
+    """Return the weights of samples as a float32 vector, or raise if they are not one each."""
+    weights = keras.tree.flatten(sample_weight)
+    if len(weights) != 1 or any(size != 1 for size in weights[0].shape[1:]):
+        shapes = [tuple(each.shape) for each in weights]
+        raise ValueError(
+            f"Only loss='compiled' takes other than one weight for each sample. Received shapes: {shapes}."
+        )
+    return tf.reshape(tf.cast(weights[0], tf.float32), (-1,))
 
 
 def as_target(loss: Loss, model: keras.Model, temperature: float, seed: int) -> Target:
