@@ -7,8 +7,10 @@ from networks import of_images
 
 import tfprune
 from tfprune.exporting import exporter
+from tfprune.exporting.channels import mostly_equal
 from tfprune.exporting.convert import to_tflite
-from tfprune.exporting.verify import nudged
+from tfprune.exporting.inputs import keras_outputs
+from tfprune.exporting.nudging import nudged_outputs
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import TFLiteFile, operator_name, pack
 
@@ -150,10 +152,27 @@ def test_scores_beside_boxes_in_pixels_are_told_of(path, tmp_path):
     assert report.outputs[0].lost_channels == (4, 5, 6)
 
 
-def test_a_nudge_moves_one_number_in_a_hundred_by_a_step():
-    samples = {"x": np.linspace(0, 256, 100_000, dtype="float32").reshape(100, 1000), "words": np.arange(100)}
-    moved = nudged(samples)
-    difference = moved["x"] - samples["x"]
-    assert set(np.round(np.unique(difference), 3)) == {0.0, 1.0}
-    assert np.mean(difference > 0) == pytest.approx(0.01, rel=0.2)
-    assert moved["words"] is samples["words"]
+def test_a_nudge_moves_one_number_in_a_hundred_by_a_step_wherever_the_model_rounds():
+    inputs = keras.Input((100,), name="x")
+    x = L.Rescaling(1.0, 10.0)(inputs)  # rounded where it is made, and so is the input
+    aware = tfprune.quantize_aware(keras.Model(inputs, L.Concatenate()([x[:, :50], L.Activation("sigmoid")(x)])))
+    samples = np.random.default_rng(0).uniform(-10, 10, (400, 100)).astype("float32")
+    aware(samples, training=True)
+    (expected,), (found,) = keras_outputs(aware, {"x": samples}), nudged_outputs(aware, {"x": samples})
+    step = 20 / 255
+    moved = np.abs(found - expected)[:, :50] / step
+    assert np.isin(moved.round(1), [0, 1, 2]).all()
+    assert np.mean(moved > 0.5) == pytest.approx(0.02, rel=0.1)  # by the input, or where it is made
+    assert np.array_equal(keras_outputs(aware, {"x": samples})[0], expected)  # nothing of it stays
+
+
+def test_as_many_may_be_far_apart_as_twice_those_that_a_nudge_moves_as_far():
+    far, explained = np.zeros((1000, 2), bool), np.zeros((1000, 2), bool)
+    far[:250, 1] = True
+    explained[:110, 1] = True
+    assert mostly_equal(far, 1e-3, explained) == "25% of channel 1 are more than two steps apart, and 22.0% may be"
+    explained[110:130, 1] = True
+    assert mostly_equal(far, 1e-3, explained) == ""
+    explained[:, 1] = explained[::-1, 0] = False
+    assert mostly_equal(far, 1e-3, explained).startswith("25% of channel 1")
+    assert mostly_equal(far[:, 1:].repeat(2, 1), 0.3, np.zeros((1000, 2), bool)) == ""

@@ -75,10 +75,16 @@ def constant(x):
     return L.Conv2D(3, 1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(1e-3))(x)
 
 
-DEFAULT = (gated, tiny_and_dead)
+def zero_below_a_constant(x):
+    """What is added to is far smaller than the constant, and the sum is cut off at zero."""
+    x = L.Conv2D(3, 1)(L.ReLU()(L.Rescaling(1e-6, -30.0)(x)))
+    return L.Dense(3, bias_initializer="ones")(L.GlobalAveragePooling2D()(x))
+
+
+DEFAULT = (gated, tiny_and_dead, zero_below_a_constant)
 NETWORKS = (
     *(gated, dead_twice, dead_depthwise, dead_dense, dead_transposed, dead_hard_swish, dead_swish),
-    *(tiny_weights, tiny_and_dead, all_zero, constant),
+    *(tiny_weights, tiny_and_dead, all_zero, constant, zero_below_a_constant),
 )
 
 

@@ -14,6 +14,7 @@ from tfprune.common.files import gzip_size
 from tfprune.data import Batch
 from tfprune.measure.entries import FileEntry, KerasEntry
 from tfprune.measure.opening import open_entries
+from tfprune.measure.outputs import Output, places_of
 from tfprune.measure.scores import Accuracy
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import TFLiteFile
@@ -56,10 +57,15 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def scored(files, monkeypatch):
-    """Accuracy and number of samples, with costs and times of some other file: to export and measure takes time."""
+def no_costs(files, monkeypatch):
+    """Costs and times are those of some other file: to export and measure takes time."""
     monkeypatch.setattr(KerasEntry, "file", lambda *_: TFLiteFile.read(files / "dense.tflite"))
     monkeypatch.setattr(sys.modules["tfprune.measure.comparing"], "peak_memory", lambda path: None)
+
+
+@pytest.fixture
+def scored(no_costs):
+    """Accuracy and number of samples."""
 
     def score(data, **options):
         result = tfprune.compare([scorer(FIRST)], data, runs=1, **options)
@@ -243,8 +249,7 @@ def test_entries_that_cannot_be_compared(files, tmp_path):
     (tmp_path / "cut.tflite").write_bytes(whole[: len(whole) // 3])
     (tmp_path / "cut.keras").write_bytes((files / "dense.keras").read_bytes()[:500])
     (tmp_path / "folder.tflite").mkdir()
-    two = keras.Input((3,))
-    heads = keras.Model(two, [L.Dense(2)(two), L.Dense(2)(two)], name="heads")
+    heads = two_heads(dict)
     cases = [
         ([], ValueError, "at least one"),
         ({}, ValueError, "at least one"),
@@ -256,7 +261,12 @@ def test_entries_that_cannot_be_compared(files, tmp_path):
         ([tmp_path / "model.h5"], FileNotFoundError, "There is no file"),
         ([tmp_path / "cut.tflite"], ValueError, "cut short"),
         ([tmp_path / "cut.keras"], ValueError, "cut short"),
-        ([heads], ValueError, "'heads' has 2"),
+        (
+            [heads, scorer(FIRST)],
+            ValueError,
+            r"gives 'best' \(2,\), 'least' \(2,\) for a sample, 'scorer' gives \(2,\)",
+        ),
+        ([heads], ValueError, r"outputs \['best', 'least'\]: give labels as a dict.*Received: one array"),
         ([scorer(FIRST), files / "dense.keras"], ValueError, "The outputs differ"),
         ([scorer(FIRST), 3], TypeError, "Keras 3 model"),
         ([keras.Sequential([keras.Input((3,)), L.Dense(1)])], ValueError, r"shape \(1,\).*BinaryAccuracy"),
@@ -294,3 +304,98 @@ def test_a_quantize_aware_model_stands_with_its_int8_file(tmp_path):
     rows = tfprune.compare([model, aware, str(tmp_path / "aware.tflite")], (x, np.arange(40) % 3), runs=1).models
     assert rows[1].file_bytes < rows[0].file_bytes
     assert rows[1].score == rows[2].score
+
+
+def two_heads(structure, name="heads"):
+    """The largest of two, and the smallest: outputs in a dict, a list or a tuple."""
+    inputs = keras.Input((3,), name="x")
+    best, least = (L.Dense(2, use_bias=False, name=each)(inputs) for each in ("best", "least"))
+    outputs = {"least": least, "best": best} if structure is dict else structure([best, least])
+    model = keras.Model(inputs, outputs, name=name)
+    model.get_layer("best").set_weights([np.array(FIRST, "float32")])
+    model.get_layer("least").set_weights([np.array(SECOND, "float32")])
+    return model
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The same two heads as models in every structure, and as a file of each, float and int8."""
+    folder = tmp_path_factory.mktemp("heads")
+    models = {structure.__name__: two_heads(structure) for structure in (dict, list, tuple)}
+    tfprune.export(models["dict"], folder / "dict.tflite")
+    tfprune.export(models["list"], folder / "int8.tflite", quantize="int8", calibration=X)
+    return {**models, "file": folder / "dict.tflite", "int8": folder / "int8.tflite"}
+
+
+HALF = np.array([0, 0, 1, 0, 0])  # for the second head, which is right about the first two only: it says 1 1 0 1 0
+
+
+def check_heads(models, y):
+    result = tfprune.compare(models, (X, y), runs=1)
+    for row in result.models:
+        assert row.scores == {"best": 0.8, "least": 0.2}, row.name
+        assert row.score == pytest.approx(0.5)
+    return result
+
+
+def test_outputs_of_models_and_files_are_matched_by_name(many):
+    result = check_heads(many, {"best": Y, "least": HALF})
+    assert (result.metric, result.num_samples) == ("accuracy", 5)
+    assert "accuracy is the mean over the outputs. dict: best 0.8, least 0.2;" in " ".join(str(result).split())
+    assert result.to_dict()["models"][0]["scores"] == {"best": 0.8, "least": 0.2}
+
+
+@pytest.mark.usefixtures("no_costs")
+@pytest.mark.parametrize("y", [{"least": HALF, "best": np.eye(2)[Y], "unread": Y}, [Y, HALF], (Y, HALF)])
+def test_labels_of_several_outputs_in_every_structure(many, y):
+    check_heads({name: many[name] for name in ("tuple", "dict", "list")}, y)
+
+
+@pytest.mark.usefixtures("no_costs")
+def test_a_metric_for_each_output_and_for_one_alone(many):
+    metrics = {"best": None, "least": lambda y, p: np.abs(p - y).mean()}
+    targets = X @ np.asarray(SECOND) + 2.0
+    result = tfprune.compare([many["dict"]], (X, {"best": Y, "least": targets}), metric=metrics, runs=1)
+    assert result.models[0].scores == {"best": 0.8, "least": pytest.approx(2.0)}
+    assert result.metric == "accuracy, <lambda>"
+    for labels in (Y, {"best": Y}):
+        (row,) = tfprune.compare([many["tuple"]], (X, labels), metric={"best": None}, runs=1).models
+        assert row.scores == {"best": 0.8}
+        assert row.score == 0.8
+
+
+@pytest.mark.usefixtures("no_costs")
+def test_sample_weights_are_for_all_outputs_or_for_each(many):
+    weights, y = np.array([1.0, 1, 1, 0, 1]), [Y, HALF]
+    (row,) = tfprune.compare([many["list"]], (X, y, weights), runs=1).models
+    assert row.scores == {"best": 1.0, "least": 0.25}
+    (row,) = tfprune.compare([many["list"]], (X, y, {"best": weights, "least": 1 - weights}), runs=1).models
+    assert row.scores == {"best": 1.0, "least": 0.0}
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("y", "metric", "message"),
+    [
+        (Y, None, r"the outputs \['best', 'least'\]: give labels as a dict by these names.*Received: one array"),
+        ([Y], None, "Received: one array"),
+        ([Y, Y, Y], None, "or a list in this order. Received: a list of 3"),
+        ({"best": Y}, None, "Received: one array"),
+        ({"best": Y, "worst": Y}, None, r"Received: \['best', 'worst'\], and nothing for 'least'"),
+        ([Y, Y], {"worst": None}, r"has the name 'worst', and the outputs are \['best', 'least'\]"),
+        ([Y, Y], {}, "an empty dict"),
+        ([Y, Y + 5], None, "labels go from 5 to 6"),
+    ],
+)
+def test_labels_that_belong_to_no_output(many, y, metric, message):
+    with pytest.raises(ValueError, match=message):
+        tfprune.compare([many["dict"]], (X, y), metric=metric)
+
+
+def test_outputs_without_names_of_their_own_are_matched_by_order():
+    named = [Output("boxes", (4,), ("box_layer",)), Output("scores", (3,))]
+    assert places_of([Output("output_0", (4,)), Output("output_1", (3,))], named) == [0, 1]
+    assert places_of([Output("a", (3,), ("scores",)), Output("box_layer", (4,))], named) == [1, 0]
+    assert places_of([Output("left", (4,)), Output("right", (3,))], named) is None  # which is which is not known
+    assert places_of([Output("boxes", (3,)), Output("scores", (4,))], named) is None
+    assert places_of([Output("anything", (4,))], named[:1]) == [0]

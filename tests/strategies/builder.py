@@ -18,8 +18,8 @@ class Builder:
     exact, so unless `pad_constants`, layers that pad see only tensors that are not awake.
     """
 
-    def __init__(self, draw, inputs, awake=(), depth=0, pad_constants=False):
-        self.draw, self.depth, self.pad_constants = draw, depth, pad_constants
+    def __init__(self, draw, inputs, awake=(), depth=0, pad_constants=False, extreme=False):
+        self.draw, self.depth, self.pad_constants, self.extreme = draw, depth, pad_constants, extreme
         self.inputs = list(inputs)
         self.tensors = list(inputs)
         self.unread = list(inputs)

@@ -4,7 +4,7 @@ import keras
 from helpers_graph import randomize
 from hypothesis import strategies as st
 
-from strategies import anywhere, maps, sequences
+from strategies import anywhere, extremes, maps, sequences
 from strategies.builder import WAKING, Builder, L
 
 STEPS = {3: maps.STEPS, 2: sequences.STEPS, 1: sequences.VECTOR_STEPS}
@@ -47,7 +47,7 @@ def nest(b, x):
         layers = [L.Dense(b.width(), use_bias=b.chance()), L.BatchNormalization(center=b.chance()), L.ReLU()]
         model, flags = keras.Sequential([keras.Input(x.shape[1:]), *layers[: b.draw(st.integers(1, 3))]]), [False]
     else:
-        inner = Builder(b.draw, [keras.Input(x.shape[1:])], [awake], b.depth + 1, b.pad_constants)
+        inner = Builder(b.draw, [keras.Input(x.shape[1:])], [awake], b.depth + 1, b.pad_constants, b.extreme)
         grow(inner, b.draw(st.integers(1, 3)))
         flags = [id(tensor) in inner.awake for tensor in inner.unread]
         outputs = inner.unread if len(inner.unread) > 1 else inner.unread[0]
@@ -60,7 +60,7 @@ def grow(b, steps):
     """Add layers that read tensors made earlier."""
     for _ in range(steps):
         x = b.source(b.pick(sorted({len(tensor.shape) - 1 for tensor in b.tensors})))
-        own = [*STEPS[len(x.shape) - 1], *anywhere.STEPS]
+        own = [*STEPS[len(x.shape) - 1], *anywhere.STEPS, *(extremes.STEPS if b.extreme else [])]
         step = nest if b.depth < 2 and b.chance(10) else b.pick(own)
         b.add(step(b, x))
     b.unread = [tensor for tensor in b.unread if not any(tensor is each for each in b.inputs)] or [
@@ -93,10 +93,11 @@ def finish(b):
 STEPS_TO_VECTOR = {3: maps.to_vector, 2: sequences.to_vector}
 
 
-def draw_model(draw, max_steps=7, pad_constants=False):
+def draw_model(draw, max_steps=7, pad_constants=False, extreme=False):
     """Draw a model from the layers that tfprune knows, with random weights.
 
-    Masked and shrunken models are equal, unless `pad_constants` lets zero-padded layers read constants.
+    Masked and shrunken models are equal, unless `pad_constants` lets zero-padded layers read constants. An `extreme`
+    model also has what int8 finds hard, and outputs with names.
 
     A function of `data.draw` and not a strategy: Keras uses `random`, which Hypothesis forbids inside strategies.
     """
@@ -104,11 +105,12 @@ def draw_model(draw, max_steps=7, pad_constants=False):
     shapes = [(6, 6, draw(st.integers(1, 3)))]
     if draw(st.integers(0, 3)) == 0:
         shapes.append(draw(st.sampled_from([(6, 6, 2), (5, 3), (4,)])))
-    b = Builder(draw, [keras.Input(shape) for shape in shapes], pad_constants=pad_constants)
+    b = Builder(draw, [keras.Input(shape) for shape in shapes], pad_constants=pad_constants, extreme=extreme)
     if pad_constants:
         read_constants(b)
     grow(b, draw(st.integers(3, max_steps)))
-    model = keras.Model(b.inputs if len(b.inputs) > 1 else b.inputs[0], finish(b))
+    outputs = extremes.named(b, finish(b)) if extreme else finish(b)
+    model = keras.Model(b.inputs if len(b.inputs) > 1 else b.inputs[0], outputs)
     if len(b.inputs) == 1 and b.chance(10):
         model = Whole(model)
         model.build((None, *shapes[0]))

@@ -32,24 +32,36 @@ def far_apart(expected: np.ndarray, actual: np.ndarray, step: float) -> np.ndarr
     return ~(np.abs(actual - expected) <= (_STEPS + _SLACK) * step + 1e-6 * np.abs(expected).max(initial=0))
 
 
-def mostly_equal(far: np.ndarray, share: float) -> str:
+def mostly_equal(far: np.ndarray, least: float, explained: np.ndarray | None = None) -> str:
     """Return what is wrong if too many numbers are far apart, in all or in one channel; empty if they are not.
 
     Args:
         far: Which numbers are, shape `(samples, ..., channels)`.
-        share: How many of them may be; at least one number may, in each channel too.
+        least: How many of them may be, as a share; at least one number may, in each channel too.
+        explained: Which numbers were found as far apart though nothing was wrong, of the same shape: twice as many may
+            be, in all and in a channel.
 
     Example:
 
-    >>> mostly_equal(np.array([[False, True], [False, True], [False, False]]), share=1e-3)
-    '67% of channel 1'
+    >>> mostly_equal(np.array([[False, True], [False, True], [False, False]]), least=1e-3)
+    '67% of channel 1 are more than two steps apart, and 0.1% may be'
     """
-    far = far.reshape(len(far), -1) if far.ndim < 2 else far.reshape(-1, far.shape[-1])
-    counts = far.sum(axis=0)
-    worst = int(counts.argmax())
-    if counts[worst] > math.ceil(share * len(far)):
-        return f"{counts[worst] / len(far):.0%} of channel {worst}"
-    return f"{far.mean():.1%} of the numbers" if counts.sum() > math.ceil(share * far.size) else ""
+    far, explained = (_by_channel(each) for each in (far, np.zeros_like(far) if explained is None else explained))
+    allowed = max(least, 2 * float(explained.mean()))
+    by_channel = np.maximum(allowed, 2 * explained.mean(axis=0))
+    excess = far.sum(axis=0) - np.ceil(by_channel * len(far))
+    worst = int(excess.argmax())
+    if excess[worst] > 0:
+        where, share, may_be = f"channel {worst}", far[:, worst].mean(), by_channel[worst]
+    elif far.sum() > math.ceil(allowed * far.size):
+        where, share, may_be = "the numbers", far.mean(), allowed
+    else:
+        return ""
+    return f"{share:.0%} of {where} are more than two steps apart, and {may_be:.1%} may be"
+
+
+def _by_channel(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1) if values.ndim < 2 else values.reshape(-1, values.shape[-1])
 
 
 def far_channel(expected: np.ndarray, actual: np.ndarray, tolerance: float, step: float) -> str:

@@ -90,8 +90,14 @@ class _Widths:
         if name in KERNELS:
             return self._ask(outputs, self._of_kernel(operator, int(operator.inputs[KERNELS[name].data]), outputs[0]))
         if name in ("ADD", "SUB", "HARD_SWISH"):
-            return self._ask(outputs, max(map(self.width, inputs)) / _FINER)
+            widths = [*map(self.width, inputs), *map(self._constant_width, operator.inputs)]
+            return self._ask(outputs, max(widths) / _FINER)
         return False
+
+    def _constant_width(self, index: int) -> float:
+        """The width of the range that the converter gives a constant operand; 0 for what is computed."""
+        values = _constant(self.model, self.graph, int(index))
+        return 0.0 if values is None else float(max(values.max(), 0.0) - min(values.min(), 0.0))
 
     def _of_kernel(self, operator: Any, data: int, output: int) -> float:
         kernel = self.kernels[id(operator)]

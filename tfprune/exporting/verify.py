@@ -8,6 +8,7 @@ import numpy as np
 
 from tfprune.exporting.channels import far_apart, far_channel, lost_channels, mostly_equal
 from tfprune.exporting.inputs import Samples, keras_outputs
+from tfprune.exporting.nudging import nudged_outputs
 from tfprune.exporting.operators import output_scales
 from tfprune.exporting.signature import output_names
 from tfprune.quantization import is_quantize_aware, strip
@@ -129,7 +130,7 @@ def verify(
         step: Relative step of the file's number format, as in `compare`.
         share_far: Which share of the numbers, in every channel too, may be more than two steps off, if the model
             rounds as the file does. More may be where a network enlarges the smallest differences: twice as many as
-            move that far if 1 in 100 numbers of the input moves by a step.
+            move that far if 1 in 100 numbers moves by a step wherever the model rounds.
 
     Returns:
         One entry per output.
@@ -155,12 +156,12 @@ def verify(
         wrong = far_channel(ours, theirs, 2 * tolerance, lsb) if lsb and share_far is None else ""
         if wrong:
             raise ExportMismatchError(f"{_explain(error, tolerance)} {wrong}")
-        if share_far is not None and mostly_equal(far_apart(ours, theirs, lsb), share_far):
-            explained = far_apart(ours, keras_outputs(model, nudged(samples))[len(errors)], lsb).mean()
-            share = max(share_far, 2 * float(explained))
-            wrong = mostly_equal(far_apart(ours, theirs, lsb), share)
+        far = far_apart(ours, theirs, lsb)
+        if share_far is not None and mostly_equal(far, share_far):
+            nudged = nudged_outputs(model, samples)[len(errors)]
+            wrong = mostly_equal(far, share_far, far_apart(ours, nudged, lsb))
             if wrong:
-                raise ExportMismatchError(_explain_exact(error, wrong, share))
+                raise ExportMismatchError(_explain_exact(error, wrong))
         errors.append(dataclasses.replace(error, lost_channels=tuple(lost_channels(unrounded, lsb))))
     return tuple(errors)
 
@@ -173,17 +174,6 @@ def _run(loaded: TFLiteModel, samples: Samples) -> dict[str, np.ndarray]:
             f"The converter wrote a file that this runtime cannot run, and it was not kept: {error}. "
             "Replace the layer that it names, or try another quantize mode."
         ) from error
-
-
-def nudged(samples: Samples) -> Samples:
-    """Return samples in which 1 in 100 of the real numbers has moved by a 256th of their span."""
-    random = np.random.default_rng(0)
-    moved = {}
-    for name, array in samples.items():
-        moves = random.random(array.shape) < 0.01
-        is_real = np.issubdtype(array.dtype, np.floating)
-        moved[name] = (array + moves * np.ptp(array) / 256).astype(array.dtype) if is_real else array
-    return moved
 
 
 def _as_real(samples: Samples, loaded: TFLiteModel) -> Samples:
@@ -206,12 +196,11 @@ def _explain(error: OutputError, tolerance: float) -> str:
     )
 
 
-def _explain_exact(error: OutputError, wrong: str, share: float) -> str:
+def _explain_exact(error: OutputError, wrong: str) -> str:
     return (
         "The .tflite file does not compute what the quantize-aware model computes, and was not written. "
-        f"Output {error.name!r}: {wrong} are more than two steps apart, and {share:.1%} may be; the largest difference "
-        f"is {error.max_abs_error:.3g}. An operator of the file rounds elsewhere than the model does: leave layers in "
-        "float until it passes, tfprune.quantize_aware(model, exclude=[...]), beginning with concatenations and what "
-        "follows them. Pass options=tfprune.ExportOptions(tolerance=0.25) only if the accuracy of the file is measured "
-        "elsewhere."
+        f"Output {error.name!r}: {wrong}; the largest difference is {error.max_abs_error:.3g}. An operator of the file "
+        "rounds elsewhere than the model does: leave layers in float until it passes, tfprune.quantize_aware(model, "
+        "exclude=[...]), beginning with concatenations and what follows them. Pass "
+        "options=tfprune.ExportOptions(tolerance=0.25) only if the accuracy of the file is measured elsewhere."
     )

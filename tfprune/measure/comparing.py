@@ -17,7 +17,7 @@ from tfprune.measure.entries import Entry
 from tfprune.measure.input_ranges import misses
 from tfprune.measure.memory import peak_memory
 from tfprune.measure.opening import open_entries
-from tfprune.measure.scores import Metric, Score, make_score
+from tfprune.measure.outputs import Metrics, OutputScores
 
 _WARMUP = 5
 
@@ -26,7 +26,7 @@ def compare(
     models: Any,
     data: Any,
     *,
-    metric: Metric | None = None,
+    metric: Metrics | None = None,
     max_samples: int | None = None,
     runs: int = 50,
     progress: bool = True,
@@ -39,15 +39,17 @@ def compare(
     it is of this machine: a phone's latencies differ, and so do their ratios.
 
     Args:
-        models: A list, or a dict from names, of built Keras models with one output, paths of `.keras` files (loaded in
-            safe mode) and paths of `.tflite` files.
+        models: A list, or a dict from names, of built Keras models, paths of `.keras` files (loaded in safe mode) and
+            paths of `.tflite` files. Outputs are matched by name, and by order where one has no names of its own.
         data: What accuracy is measured on, in any form that `fit` takes: arrays `(x, y)` or `(x, y, sample_weight)`, or
             a `tf.data.Dataset`, a `keras.utils.PyDataset` or another iterable of batches of these. `x` is scaled as in
             training, real numbers also for int8 files; for several inputs a dict by the names that they have in the
-            first entry, or a list in their order. `y` are integer or one-hot labels. Read once.
+            first entry, or a list in their order. `y` are integer or one-hot labels; for several outputs a dict by
+            the names of the first entry's, as its file or Keras has them, or a list in their order. Read once.
         metric: None for top-1 accuracy; otherwise a `keras.metrics.Metric`, whose state is reset, or a function
             of `y_true` and `y_pred`, and of `sample_weight` if there are weights, that returns a number. Outputs of
-            all samples are then kept in memory.
+            all samples are then kept in memory. It is taken of each output; a dict by output has one for each, and
+            what it does not name is not measured. The score of a model is the mean over its outputs.
         max_samples: Use at most this many samples: evenly spread over arrays, the first ones of a dataset.
         runs: Timed runs of each file.
         progress: Whether to show on stderr, if it is a terminal, how far the work is.
@@ -75,7 +77,7 @@ def compare(
     if runs < 1:
         raise ValueError(f"runs must be 1 or more. Received: {runs}.")
     entries = open_entries(models)
-    scores = [make_score(metric, entry.outputs[0]) for entry in entries]
+    scores = [OutputScores(metric, entries[0].outputs) for _ in entries]
     reader = Reader(data, entries[0].inputs, needs_labels=True, max_samples=max_samples)
     if reader.arrays is not None:
         scores[0].check(reader.arrays)  # all labels, before the work
@@ -96,7 +98,7 @@ def compare(
             for index, entry in enumerate(display.track(entries, description="files"))
         ]
         num_samples = _evaluate(entries, scores, reader.inputs, itertools.chain([first], source), display)
-        results = [score.result() for score in scores]
+        results = [score.results() for score in scores]
         counts = sorted({1, _num_cores()})
         timings = {
             count: time_in_turns(files, runs, _WARMUP, count, STARTS)
@@ -107,7 +109,8 @@ def compare(
     compared = tuple(
         ComparedModel(
             name=entry.name,
-            score=result,
+            score=sum(result.values()) / len(result),
+            scores=result,
             **cost._asdict(),
             file_bytes=one.file_bytes,
             gzip_bytes=one.gzip_bytes,
@@ -123,7 +126,7 @@ def compare(
 
 
 def _evaluate(
-    entries: list[Entry], scores: Sequence[Score], inputs: Inputs, source: Iterable[Batch], display: Progress
+    entries: list[Entry], scores: Sequence[OutputScores], inputs: Inputs, source: Iterable[Batch], display: Progress
 ) -> int:
     """Show every batch to every entry, so that data that is shuffled or read once is the same for all."""
     num_samples = 0

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class ComparedModel:
 
     Attributes:
         name: The name given, or the model's or file's own.
-        score: Accuracy as a fraction, or what the metric gave.
+        score: Accuracy as a fraction, or what the metric gave; the mean where several outputs are measured.
         parameters: Weights: of a Keras model as in `profile`; of a file what it stores, with normalization folded.
         nonzeros: How many of them are not zero.
         macs: Multiply-accumulate operations for one sample; None if a file hides them in loops or custom operators.
@@ -52,6 +52,7 @@ class ComparedModel:
         memory_bytes: By how much the peak memory of a fresh process grows by loading and running the file with one
             thread, some 3 MB of the runtime's code included; None where a process cannot measure it.
         integers: `"int8"` or `"int16x8"` where the file computes in integers; None where it computes in float.
+        scores: The score of each output that is measured, by its name.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ComparedModel:
     latency_all_cores: Latency
     memory_bytes: int | None
     integers: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Comparison(Report):
         table.show_lines = True
         table.caption_justify = "left"
         legend = f"x: times the first row; for latency, the quartiles over {self.runs} pairs of runs."
-        table.caption = Text("\n".join([legend, *self.notes]))
+        table.caption = Text("\n".join([legend, *self._by_output(), *self.notes]))
         for model in self.models:
             table.add_row(escape(model.name), *self._cells(model))
         return table
@@ -148,6 +150,16 @@ class Comparison(Report):
             _timing(model.latency_all_cores, model is first),
             _megabytes(model.memory_bytes, first.memory_bytes, model is first),
         ]
+
+    def _by_output(self) -> list[str]:
+        if len(self.models[0].scores) < 2:
+            return []
+        means = f"{self.metric} is the mean over the outputs"
+        shown = [
+            f"{model.name}: {', '.join(f'{name} {score:.4g}' for name, score in model.scores.items())}"
+            for model in self.models
+        ]
+        return [f"{means}. {'; '.join(shown)}."]
 
     def _score(self, model: ComparedModel) -> str:
         first = self.models[0]

@@ -14,9 +14,12 @@ from tfprune.data.inputs import Inputs, Samples, file_inputs, inputs_of
 from tfprune.exporting import export
 from tfprune.exporting.inputs import call, check_model, input_specs
 from tfprune.exporting.operators import count_operators, integer_mode
+from tfprune.exporting.signature import output_names
+from tfprune.graph import functional
 from tfprune.graph.profiling import profile
 from tfprune.measure.file_costs import Costs, file_costs
 from tfprune.measure.input_ranges import Range, file_ranges, keras_ranges
+from tfprune.measure.outputs import Output
 from tfprune.quantization import is_quantize_aware
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import TFLiteFile
@@ -29,19 +32,20 @@ class Entry(ABC):
         name: What it is called in the table.
         source: The Keras model, or the path of the `.tflite` file.
         inputs: What it takes.
-        outputs: Shapes of its outputs for one sample.
+        outputs: What it gives, in the order of `predict`.
         integers: `"int8"` or `"int16x8"` where its file computes in integers, else None.
     """
 
     name: str
     source: Any
     inputs: Inputs
-    outputs: list[tuple[int | None, ...]]
+    outputs: list[Output]
     integers: str | None
+    _order: list[int]
 
     @abstractmethod
-    def predict(self, samples: Samples) -> np.ndarray:
-        """Return the one output, in real numbers, for samples by input name."""
+    def predict(self, samples: Samples) -> list[np.ndarray]:
+        """Return each output, in real numbers, for samples by input name."""
 
     @abstractmethod
     def file(self, target: Path, samples: Samples) -> TFLiteFile:
@@ -54,6 +58,11 @@ class Entry(ABC):
     @abstractmethod
     def ranges(self) -> dict[str, Range]:
         """Return what is known of the values that the inputs expect, by name."""
+
+    def arrange(self, places: list[int]) -> None:
+        """Put the outputs in another order: `places` says where each is now."""
+        self._order = [self._order[place] for place in places]
+        self.outputs = [self.outputs[place] for place in places]
 
     def samples(self, x: Any) -> Samples:
         """Return a batch of data by input name, checked against the inputs; names of one array do not matter."""
@@ -68,16 +77,22 @@ class KerasEntry(Entry):
     def __init__(self, name: str, model: Any) -> None:
         self.name, self.source, self._model = name, model, check_model(model)
         self.inputs = dataclasses.replace(inputs_of(self._model), owner=name)
-        self.outputs = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(self._model.outputs)]
+        names = zip(output_names(self._model), functional(self._model).output_names, strict=True)
+        self.outputs = [
+            Output(name, tuple(tensor.shape[1:]), (alias,))
+            for (name, alias), tensor in zip(names, keras.tree.flatten(self._model.outputs), strict=True)
+        ]
+        self._order = list(range(len(self.outputs)))
         self.integers = "int8" if is_quantize_aware(self._model) else None
         signature = [tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for spec in input_specs(self._model).values()]
         # Not `predict`, which would compile a function into the user's model.
         self._forward = tf.function(self._call, input_signature=signature, autograph=False)
 
-    def predict(self, samples: Samples) -> np.ndarray:
-        """Return the output for a batch."""
-        (output,) = keras.tree.flatten(self._forward(*(tf.constant(array) for array in samples.values())))
-        return keras.ops.convert_to_numpy(output).astype(np.float32)
+    def predict(self, samples: Samples) -> list[np.ndarray]:
+        """Return the outputs for a batch."""
+        flat = keras.tree.flatten(self._forward(*(tf.constant(array) for array in samples.values())))
+        found = [keras.ops.convert_to_numpy(output) for output in flat]
+        return [found[place].astype(np.float32) for place in self._order]
 
     def file(self, target: Path, samples: Samples) -> TFLiteFile:
         """Export the model to `target`."""
@@ -106,14 +121,14 @@ class FileEntry(Entry):
             if details.shape[:1] != (1,):
                 raise ValueError(f"{name!r} takes inputs of shape {details.shape}. Export it with a batch of 1.")
         self.inputs = file_inputs(name, self._loaded.inputs)
-        self.outputs = [details.shape[1:] for details in self._loaded.outputs]
+        self.outputs = [Output(details.name, details.shape[1:]) for details in self._loaded.outputs]
+        self._order = list(range(len(self.outputs)))
         self.integers = integer_mode(count_operators(self._loaded.file))
 
-    def predict(self, samples: Samples) -> np.ndarray:
-        """Return the output for a batch, run one by one."""
-        output = self._loaded.predict(samples)
-        assert isinstance(output, np.ndarray)
-        return output
+    def predict(self, samples: Samples) -> list[np.ndarray]:
+        """Return the outputs for a batch, run one by one."""
+        found = list(self._loaded.predict_by_name(samples).values())
+        return [found[place] for place in self._order]
 
     def file(self, target: Path, samples: Samples) -> TFLiteFile:
         """Return the file itself."""

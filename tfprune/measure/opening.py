@@ -8,6 +8,7 @@ from typing import Any
 from tfprune.common.names import told_apart
 from tfprune.data.models import SUFFIXES, check_model_path, load_model
 from tfprune.measure.entries import Entry, FileEntry, KerasEntry
+from tfprune.measure.outputs import places_of
 
 
 def open_entries(models: Any) -> list[Entry]:
@@ -39,7 +40,7 @@ def open_entries(models: Any) -> list[Entry]:
         raise ValueError("compare() needs at least one model or path. Received none.")
     paths = {name: _checked_path(model) for name, model in named.items() if isinstance(model, str | os.PathLike)}
     entries = [_open(name, paths.get(name, model)) for name, model in named.items()]
-    _check_outputs(entries)
+    _match_outputs(entries)
     return entries
 
 
@@ -65,21 +66,20 @@ def _name(model: Any) -> str:
     return Path(model).name if isinstance(model, str | os.PathLike) else str(getattr(model, "name", "model"))
 
 
-def _check_outputs(entries: list[Entry]) -> None:
-    for entry in entries:
-        if len(entry.outputs) != 1:
-            raise ValueError(
-                f"compare() measures models with one output; {entry.name!r} has {len(entry.outputs)}. "
-                "Make a keras.Model that ends in the one to measure."
-            )
+def _match_outputs(entries: list[Entry]) -> None:
+    """Give all entries the order of outputs that the first one has."""
     first = entries[0]
     for entry in entries[1:]:
-        if not _same_shape(first.outputs[0], entry.outputs[0]):
+        places = places_of(entry.outputs, first.outputs)
+        if places is None:
             raise ValueError(
-                f"The outputs differ: {first.name!r} gives {first.outputs[0]} for a sample, {entry.name!r} gives "
-                f"{entry.outputs[0]}. Compare models of one task, with the same classes."
+                f"The outputs differ: {first.name!r} gives {_told(first)} for a sample, {entry.name!r} gives "
+                f"{_told(entry)}. Compare models of one task, with the same outputs and classes."
             )
+        entry.arrange(places)
 
 
-def _same_shape(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
-    return len(first) == len(second) and all(a == b or None in (a, b) for a, b in zip(first, second, strict=True))
+def _told(entry: Entry) -> str:
+    if len(entry.outputs) == 1:
+        return str(entry.outputs[0].shape)
+    return ", ".join(f"{one.name!r} {one.shape}" for one in entry.outputs)

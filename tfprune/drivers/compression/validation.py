@@ -29,10 +29,11 @@ class Validation:
     def score(self, model: keras.Model) -> float:
         """Return the score of a model."""
         entry = KerasEntry("model", model)
-        score = make_score(self._metric, entry.outputs[0])
+        score = make_score(self._metric, entry.outputs[0].shape)
         for batch in read(self._data, model, "validation"):
             score.check(batch)
-            score.add(batch, entry.predict(entry.samples(batch.x)))
+            (answers,) = entry.predict(entry.samples(batch.x))
+            score.add(batch, answers)
         return score.result()
 
 
