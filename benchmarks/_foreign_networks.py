@@ -294,7 +294,7 @@ _SPEECH: dict[str, Any] = {"n_fft": 64, "hop_length": 32, "input_shape": (640, 1
 
 def _kapre() -> keras.Model:
     front = _take("kapre.composed.get_melspectrogram_layer")(
-        **_SPEECH, n_mels=16, sample_rate=8000, return_decibel=True
+        **_SPEECH, return_decibel=True
     )
     layers = keras.layers
     return keras.Sequential(

@@ -64,11 +64,12 @@ def fixed(model: keras.Model) -> keras.Model:
     """Return a model on sequences of 16 where lengths are open, as `export` asks for."""
     if all(size for tensor in model.inputs for size in tensor.shape[1:]):
         return model
-    closed = {
-        tensor.name: keras.Input([size or 16 for size in tensor.shape[1:]], dtype=tensor.dtype, name=tensor.name)
+    closed = [
+        keras.Input([size or 16 for size in tensor.shape[1:]], dtype=tensor.dtype, name=tensor.name)
         for tensor in model.inputs
-    }
-    return keras.Model(closed, model(closed if isinstance(model.input, dict) else closed[model.inputs[0].name]))
+    ]
+    packed = keras.tree.pack_sequence_as(model.input, closed)
+    return keras.models.clone_model(model, input_tensors=packed, clone_function=lambda layer: layer)
 
 
 def _has_statistics(model: keras.Model) -> bool:
@@ -88,9 +89,7 @@ def samples(model: keras.Model, count: int = SAMPLES) -> Any:
             return pictures(count, shape[1]) / 255
         return generator.normal(0, 1, shape).astype(tensor.dtype)
 
-    if isinstance(model.input, dict):
-        return {name: one(tensor) for name, tensor in model.input.items()}
-    return keras.tree.map_structure(one, model.input)
+    return keras.tree.map_structure(one, model.inputs[0] if len(model.inputs) == 1 else model.input)
 
 
 def check(name: str) -> dict[str, Any]:
