@@ -23,6 +23,7 @@ from tfprune.exporting.sparsity import finish_sparse
 from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph, walk
 from tfprune.graph.chains import chains
+from tfprune.graph.subclassed import first_line
 from tfprune.quantization import is_quantize_aware, lowered, operator_form, without_barriers
 from tfprune.rewriting.engine import Rewriter
 from tfprune.tflite.unpacking import TFLiteFile
@@ -157,7 +158,13 @@ def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
     # a flat list: what the converter makes of dicts has neither their order nor all of their keys
     flat = lambda *tensors: keras.tree.flatten(call(model, list(tensors)))  # noqa: E731
     forward = tf.function(flat, input_signature=specs, autograph=False)
-    concrete = forward.get_concrete_function()
+    try:
+        concrete = forward.get_concrete_function()
+    except Exception as error:  # whatever a layer raises that only runs eagerly
+        raise RuntimeError(
+            f"The model {model.name!r} cannot be run as a TensorFlow graph, of which a file is made: "
+            f"{first_line(error)} Write that layer with operations of keras.ops on sizes that are known, or replace it."
+        ) from error
     archive = keras.export.ExportArchive()
     archive.track(functional(model))  # without its optimizer, whose state need not be savable
     archive.add_endpoint(SIGNATURE, forward)

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -134,6 +135,8 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
     inputs = [each for each in keras.tree.flatten((args, named)) if isinstance(each, keras.KerasTensor)]
 
     def view_of(outputs: Any) -> keras.Model:
+        if not all(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten(outputs)):
+            raise UnreadableError("it returns something that does not depend on what goes in.")
         return keras.Model(_unpack(inputs), _unpack(keras.tree.flatten(outputs)), name=layer.name)
 
     def view_in(training: bool | None) -> keras.Model:
@@ -162,8 +165,14 @@ def _deep(view: keras.Model) -> Iterator[Any]:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an exception says first, or its class."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """Return what an exception says first, or its class; of one that Keras wraps in another, what that says."""
+    text = str(error).strip()
+    wrapped = _WRAPPED.match(text)
+    return first_line(Exception(wrapped[1])) if wrapped else next(iter(text.splitlines()), type(error).__name__)
+
+
+_WRAPPED = re.compile("Exception encountered when calling .*?\x1b\\[1m(.+?)\x1b\\[0m", re.DOTALL)
+"""How Keras tells of an exception in a `call`: it prints what was raised in bold."""
 
 
 def _unpack(tensors: list[Any]) -> Any:
