@@ -54,13 +54,15 @@ def build(name: str, seed: int = 0) -> keras.Model:
     return model
 
 
-def halve(model: keras.Model, seed: int = 0) -> dict[tfprune.graph.ChannelGroup, np.ndarray]:
-    """Mask half of the channels of every free group at random, and return those that stay."""
+def mask_channels(
+    model: keras.Model, ratio: float = 0.5, seed: int = 0
+) -> dict[tfprune.graph.ChannelGroup, np.ndarray]:
+    """Mask a share of the channels of every free group at random, and return those that stay."""
     generator = np.random.default_rng(seed)
     keep = {}
     for group in tfprune.channel_groups(model).free:
         gone = np.zeros(group.size, bool)
-        gone[generator.choice(group.size, group.size // 2, replace=False)] = True
+        gone[generator.choice(group.size, int(ratio * group.size), replace=False)] = True
         keep[group] = ~group.keep_one_each(gone)
     apply_masks(model, channel_masks(keep.items(), ("producer", "affine")))
     return keep
@@ -73,7 +75,7 @@ def check(name: str) -> dict[str, Any]:
     start = time.perf_counter()
     tfprune.channel_groups(model)
     analysis_seconds = time.perf_counter() - start
-    halve(model)
+    mask_channels(model)
     generator = np.random.default_rng(1)
     images = generator.uniform(0, 255, (8, *model.input_shape[1:])).astype("float32")
     if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):

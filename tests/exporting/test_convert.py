@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+import tfprune
 from tfprune.exporting.convert import float32_twin, to_tflite
 from tfprune.exporting.operators import count_operators, output_scales, zero_fraction
 from tfprune.tflite.model import TFLiteModel
@@ -94,6 +95,33 @@ def test_twin_of_a_half_precision_model_has_its_weights_and_computes_in_float32(
     assert keras.backend.standardize_dtype(model(x).dtype) == policy.removeprefix("mixed_")
     assert keras.backend.standardize_dtype(twin(x).dtype) == "float32"
     np.testing.assert_allclose(twin(x), np.asarray(model(x)).astype(np.float32), atol=0.02)
+
+
+class WithoutConfig(keras.layers.Dense):
+    def get_config(self):
+        return {"units": self.kernel_size}  # which it does not have
+
+
+def test_of_a_layer_that_stays_nobody_asks_the_config(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), WithoutConfig(3)])
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    report = tfprune.export(model, tmp_path / "model.tflite", calibration=x)
+    assert report.outputs[0].max_abs_error < 1e-5
+
+
+class OnlyEager(keras.layers.Layer):
+    def call(self, x):
+        return x * float(keras.ops.sum(x))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_a_layer_that_runs_eagerly_only_is_named_with_what_it_says(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), OnlyEager()])
+    with pytest.raises(RuntimeError, match=r"cannot be run as a TensorFlow graph.*: \S+.*Write that layer"):
+        tfprune.export(model, tmp_path / "model.tflite", calibration=np.ones((2, 4), "float32"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_converter_failures_say_what_is_missing():

@@ -80,6 +80,79 @@ class HoldsLambda(Asks):
         return self.twice(x[..., :8])
 
 
+@register
+class Causal(Asks):
+    """Makes a mask of the batch's size, and adds it to what depends on data."""
+
+    def between(self, x, batch, length):
+        steps = ops.arange(length)
+        mask = ops.broadcast_to(ops.expand_dims(steps[:, None] >= steps, 0), (batch, length, length))
+        seen = ops.broadcast_to(ops.max(x, axis=(0, 1), keepdims=True) > -1e9, (batch, 1, 24))
+        scores = ops.matmul(x[..., :8], ops.swapaxes(x[..., 8:16], 1, 2))
+        weights = ops.softmax(ops.where(ops.logical_and(mask, seen[..., :1]), scores, -1e9))
+        return ops.matmul(weights, x[..., 16:])
+
+
+@register
+class Token(Asks):
+    """What is made for a batch of one cannot be joined with the rest."""
+
+    def between(self, x, batch, length):
+        return ops.concatenate([ops.ones((batch, 1, 8)), x[..., :8]], axis=1)
+
+
+@register
+class Noise(Asks):
+    def between(self, x, batch, length):
+        return x[..., :8] + keras.random.normal((batch, length, 8), seed=1)
+
+
+@register
+class Counts(Asks):
+    def between(self, x, batch, length):
+        return x[..., :8] + ops.cast(ops.arange(batch)[:, None, None], "float32")
+
+
+class Silent(L.Layer):
+    """Returns `None` beside its output, so that Keras can make no node of its call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(8, "relu", name="silent")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x), None
+
+
+class Cached(Silent):
+    """Takes an argument that its `compute_output_spec` does not know."""
+
+    def call(self, x, cache=None):
+        return self.dense(x)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], 8))
+
+
+@register
+class Holds(Asks):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.silent, self.cached = Silent(name="silent"), Cached(name="cached")
+        self.cached.dense.name = "cached_dense"
+
+    def build(self, shape):
+        super().build(shape)
+        self.silent.build((*shape[:-1], 24))
+        self.cached.build((*shape[:-1], 24))
+
+    def between(self, x, batch, length):
+        return self.silent(x)[0] + self.cached(x, cache=None)
+
+
 def around(layer, length):
     inputs = keras.Input((length, 6))
     x = layer(L.Dense(6, name="before")(inputs))
@@ -96,7 +169,9 @@ def read(kind, length):
 
 
 READABLE = [(Attention, 5), (Attention, None), (BatchAndRest, 5), (BatchAndRest, None), (Rest, 5), (NoSize, None)]
-KEPT_WHOLE = [(Arithmetic, 5), (Cuts, None), (StandIn, None), (HoldsLambda, 5)]
+READABLE += [(Arithmetic, 5), (Causal, 5), (Holds, 5)]
+KEPT_WHOLE = [(Cuts, None), (StandIn, None), (HoldsLambda, 5)]
+KEPT_WHOLE += [(Token, 5), (Noise, 5), (Counts, 5)]
 
 
 @pytest.mark.parametrize(("kind", "length"), READABLE)
@@ -165,3 +240,56 @@ def test_a_model_with_a_size_that_must_be_known_says_which():
     model(samples(2)[:, 0])
     with pytest.raises(ValueError, match=r"gives 'broadcast_to.*' a size that is open"):
         tfprune.prune_channels(model, 0.5)
+
+
+class Wrong(L.Layer):
+    def call(self, x):
+        return x if x.shape[0] == 2 else ops.matmul(x, ops.ones((3, 3)))
+
+    def compute_output_spec(self, x):
+        raise ValueError("only its own words count\nnot these")
+
+
+class HoldsWrong(L.Layer):
+    def __init__(self):
+        super().__init__(name="outer")
+        self.dense, self.wrong = L.Dense(4), Wrong()
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.wrong(self.dense(x))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], 4))
+
+
+def test_the_reason_is_what_the_layer_inside_says_and_not_how_keras_wraps_it():
+    model = keras.Sequential([keras.Input((6,)), L.Dense(6), HoldsWrong()])
+    (reason,) = tfprune.channel_groups(model).unread.values()
+    assert "encountered" not in reason
+    assert "HoldsWrong 'outer'" in reason
+    assert "incompatible" in reason or "shape" in reason
+
+
+class Constant(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(4)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x), ops.ones((3, 4))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((None, 4)), keras.KerasTensor((3, 4))
+
+
+def test_a_layer_that_returns_a_constant_is_kept_with_this_reason():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, Constant()(L.Dense(6)(inputs))[0])
+    (reason,) = tfprune.channel_groups(model).unread.values()
+    assert reason.endswith("it returns something that does not depend on what goes in")

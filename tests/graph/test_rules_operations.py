@@ -39,6 +39,7 @@ EXACT = named(
     ("power_of_number", lambda x: 2.0**x),
     ("exp", ops.exp),
     ("softplus_op", ops.softplus),
+    ("relu_with_bounds", lambda x: keras.activations.relu(x, 0.1, 2.0, 0.05)),
     ("gelu", lambda x: ops.gelu(x, approximate=False)),
     ("relu", ops.relu),
     ("silu", ops.silu),

@@ -130,3 +130,15 @@ def test_a_ratio_that_removes_nothing_says_so():
     with pytest.warns(UserWarning, match=r"no channel goes: the widest group has 8 .* at least 0\.125"):
         small = tfprune.prune_channels(classifier(), 0.05)
     assert small.get_layer("hidden").units == 8
+
+
+def test_a_layer_of_keras_without_a_config_is_copied():
+    idle = L.Identity(dtype=keras.DTypePolicy("float32"))
+    with pytest.raises(NotImplementedError):  # it can take a policy, and cannot tell it
+        idle.get_config()
+    model, x = classifier(L.Dense(6, name="first"), idle), data()[0]
+    small = tfprune.prune_channels(model, 0.5)
+    assert (small.get_layer("hidden").units, small.get_layer("first").units) == (4, 3)
+    aware = tfprune.quantize_aware(small)
+    aware(x, training=True)
+    assert relative_difference(outputs(small, x), outputs(tfprune.strip(aware), x)) < 1e-6

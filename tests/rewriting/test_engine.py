@@ -7,7 +7,7 @@ from model_kinds import KINDS, OwnStep, data, made
 
 import tfprune
 from tfprune.exporting.convert import _Float32
-from tfprune.graph import analyse, functional
+from tfprune.graph import analyse, functional, walk
 from tfprune.layers import with_scaling_factors
 from tfprune.rewriting.cloning import duplicate
 
@@ -97,6 +97,19 @@ def test_flat_copies_have_one_layer_of_each_name():
     names = [layer.name for layer in tfprune.strip(tfprune.quantize_aware(made("nested twice"))).layers]
     assert [name for name in names if name.startswith("hidden")] == ["hidden", "hidden_1"]
     assert not any(isinstance(layer, keras.Model) for layer in tfprune.quantize_aware(made("nested twice")).layers)
+
+
+def test_flat_copies_have_one_name_for_an_operation_and_a_layer():
+    inputs = keras.Input((4,))
+    doubled = keras.ops.multiply(inputs, 2.0)
+    (node,) = (each for each in walk(keras.Model(inputs, doubled)))
+    inner = keras.Sequential([keras.Input((4,)), L.Dense(4, name=node.operation.name)])
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    for outputs in (inner(doubled), keras.ops.add(inner(inputs), doubled)):
+        model = keras.Model(inputs, outputs)
+        aware = tfprune.quantize_aware(model)
+        aware(x, training=True)
+        np.testing.assert_allclose(tfprune.strip(aware)(x), model(x), rtol=1e-6)
 
 
 def test_half_precision_twins_of_every_form():

@@ -22,6 +22,8 @@ from tfprune.exporting.signature import name_outputs
 from tfprune.exporting.sparsity import finish_sparse
 from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph, walk
+from tfprune.graph.chains import chains
+from tfprune.graph.subclassed import first_line
 from tfprune.quantization import is_quantize_aware, lowered, operator_form, without_barriers
 from tfprune.rewriting.engine import Rewriter
 from tfprune.tflite.unpacking import TFLiteFile
@@ -100,7 +102,7 @@ def float32_twin(model: keras.Model) -> keras.Model:
     Returns:
         The model itself if all of its layers compute in float32.
     """
-    return _Float32().rewrite(model, trains=False) if _as_float32(model.get_config())[1] else model
+    return _Float32().rewrite(model, trains=False) if _computes_in(model, _OTHER_PRECISIONS) else model
 
 
 class _Float32(Rewriter):
@@ -108,7 +110,8 @@ class _Float32(Rewriter):
         return node.operation if is_graph(node.operation) else None
 
     def copy(self, layer: Any) -> Any:
-        changes = _as_float32(layer.get_config())[0] if isinstance(layer, keras.layers.Layer) else {}
+        # Of a layer that stays as it is nobody asks the config, which may be wrong.
+        changes = _as_float32(layer.get_config()) if _computes_in(layer, _OTHER_PRECISIONS) else {}
         return self.copies.of(layer, **changes)
 
 
@@ -132,14 +135,36 @@ def _operations(model: keras.Model) -> Iterator[Any]:
 
 def uses_half_precision(model: keras.Model) -> bool:
     """Return whether any layer of `model` computes in float16 or bfloat16."""
-    return _as_float32(model.get_config(), ("float16",))[1]
+    return _computes_in(model, ("float16",))
+
+
+_OTHER_PRECISIONS = ("float16", "float64")
+"""How the names of policies end that are not float32: float16, bfloat16, mixed_float16, mixed_bfloat16, float64."""
+
+
+def _computes_in(layer: Any, precisions: tuple[str, ...]) -> bool:
+    """Whether a layer, or one inside it, has a policy with such an end."""
+    if not isinstance(layer, keras.layers.Layer):
+        return False
+    layers = [layer, *(chain[-1] for chain in chains(layer))]
+    return any(_policy(each).endswith(precisions) for each in layers if not isinstance(each, keras.Model))
+
+
+def _policy(layer: keras.layers.Layer) -> str:
+    return layer.dtype_policy.name if type(layer.dtype_policy) is keras.DTypePolicy else ""
 
 
 def _save(model: keras.Model, specs: list[tf.TensorSpec], folder: str) -> Any:
     # a flat list: what the converter makes of dicts has neither their order nor all of their keys
     flat = lambda *tensors: keras.tree.flatten(call(model, list(tensors)))  # noqa: E731
     forward = tf.function(flat, input_signature=specs, autograph=False)
-    concrete = forward.get_concrete_function()
+    try:
+        concrete = forward.get_concrete_function()
+    except Exception as error:  # whatever a layer raises that only runs eagerly
+        raise RuntimeError(
+            f"The model {model.name!r} cannot be run as a TensorFlow graph, of which a file is made: "
+            f"{first_line(error)} Write that layer with operations of keras.ops on sizes that are known, or replace it."
+        ) from error
     archive = keras.export.ExportArchive()
     archive.track(functional(model))  # without its optimizer, whose state need not be savable
     archive.add_endpoint(SIGNATURE, forward)
@@ -209,15 +234,13 @@ def _explain(model: keras.Model, quantize: str | None, error: Exception) -> str:
     )
 
 
-def _as_float32(config: Any, policies: tuple[str, ...] = ("float16", "float64")) -> tuple[Any, bool]:
-    """Return a config with float32 in place of every policy with such an end, and whether there was one."""
+def _as_float32(config: Any) -> Any:
+    """Return a config with float32 in place of every policy of another precision."""
     if isinstance(config, list | tuple):
-        parts = [_as_float32(part, policies) for part in config]
-        return type(config)([part for part, _ in parts]), any(changed for _, changed in parts)
+        return type(config)(map(_as_float32, config))
     if not isinstance(config, dict):
-        return config, False
+        return config
     name = config.get("config", {}).get("name", "") if config.get("class_name") == "DTypePolicy" else ""
-    if name.endswith(policies):  # float16, bfloat16, mixed_float16, mixed_bfloat16, float64
-        return {**config, "config": {**config["config"], "name": "float32"}}, True
-    items = {key: _as_float32(value, policies) for key, value in config.items()}
-    return {key: value for key, (value, _) in items.items()}, any(changed for _, changed in items.values())
+    if name.endswith(_OTHER_PRECISIONS):
+        return {**config, "config": {**config["config"], "name": "float32"}}
+    return {key: _as_float32(value) for key, value in config.items()}

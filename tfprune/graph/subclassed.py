@@ -1,8 +1,10 @@
 """Functional views of models and layers that compute in a `call` of their own."""
 
+import contextlib
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -133,11 +135,21 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
     inputs = [each for each in keras.tree.flatten((args, named)) if isinstance(each, keras.KerasTensor)]
 
     def view_of(outputs: Any) -> keras.Model:
+        if not all(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten(outputs)):
+            raise UnreadableError("it returns something that does not depend on what goes in.")
         return keras.Model(_unpack(inputs), _unpack(keras.tree.flatten(outputs)), name=layer.name)
 
+    def view_in(training: bool | None) -> keras.Model:
+        return close_sizes(
+            lambda structure: run_on_symbols(layer, *structure, training),
+            (args, named),
+            view_of,
+            None if training else lambda structure: layer(*structure[0], **structure[1]),
+        )
+
     try:
-        view = close_sizes(lambda structure: run_on_symbols(layer, *structure), (args, named), view_of)
-        _check(layer, view, args, named)
+        view = view_in(None)
+        _check(layer, view, view_in)
     except Exception as error:  # whatever a user's call raises on symbolic tensors
         return first_line(error)
     # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
@@ -153,8 +165,14 @@ def _deep(view: keras.Model) -> Iterator[Any]:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an exception says first, or its class."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """Return what an exception says first, or its class; of one that Keras wraps in another, what that says."""
+    text = str(error).strip()
+    wrapped = _WRAPPED.match(text)
+    return first_line(Exception(wrapped[1])) if wrapped else next(iter(text.splitlines()), type(error).__name__)
+
+
+_WRAPPED = re.compile("Exception encountered when calling .*?\x1b\\[1m(.+?)\x1b\\[0m", re.DOTALL)
+"""How Keras tells of an exception in a `call`: it prints what was raised in bold."""
 
 
 def _unpack(tensors: list[Any]) -> Any:
@@ -162,11 +180,12 @@ def _unpack(tensors: list[Any]) -> Any:
 
 
 def _trace_model(model: keras.Model) -> keras.Model:
-    def view_on(inputs: Any) -> keras.Model:
+    def view_on(inputs: Any, training: bool | None = None) -> keras.Model:
         return close_sizes(
-            lambda each: run_on_symbols(model, (each,), {}),
+            lambda each: run_on_symbols(model, (each,), {}, training),
             inputs,
             lambda outputs: keras.Model(inputs, outputs, name=model.name),
+            None if training else model,
         )
 
     inputs = _symbolic_inputs(model)
@@ -182,7 +201,7 @@ def _trace_model(model: keras.Model) -> keras.Model:
             lambda tensor: _input(tensor.shape, "int32" if id(tensor) in tokens else tensor.dtype, tensor.name), inputs
         )
         view = view_on(inputs)
-    _check(model, view, (inputs,), {})
+    _check(model, view, lambda training: view_on(inputs, training))
     return view
 
 
@@ -220,6 +239,32 @@ class _WatchedScope(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
+@contextlib.contextmanager
+def _described_by_what_they_do(layer: keras.layers.Layer) -> Iterator[None]:
+    """Let layers of the user's inside a layer, of whose call Keras can make no node, pass on what they call themselves.
+
+    Such are one that returns `None` beside a tensor, and a subclass whose `call` takes other arguments than the
+    `compute_output_spec` that it inherits.
+    """
+
+    own = {id(chain[-1]) for chain in chains(layer) if not type(chain[-1]).__module__.startswith("keras.")}
+    call = keras.layers.Layer.__call__
+
+    def passed_on(inner: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(inner, *args, **kwargs)
+        except Exception:  # whatever Keras or a user's call raises; if it is the call itself, it does so again
+            if id(inner) not in own:
+                raise
+        return inner.call(*args, **kwargs)
+
+    keras.layers.Layer.__call__ = passed_on
+    try:
+        yield
+    finally:
+        keras.layers.Layer.__call__ = call
+
+
 def run_on_symbols(
     layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool | None = None
 ) -> Any:
@@ -239,7 +284,7 @@ def run_on_symbols(
     """
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": training}
-    with _WatchedScope() as scope:
+    with _WatchedScope() as scope, _described_by_what_they_do(layer):
         try:
             outputs = layer.call(*args, **kwargs)
         except (TypeError, ValueError) as error:
@@ -256,7 +301,7 @@ def run_on_symbols(
     return outputs
 
 
-def _check(layer: keras.layers.Layer, view: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _check(layer: keras.layers.Layer, view: keras.Model, view_in: Callable[[bool], keras.Model]) -> None:
     """Raise if the view leaves out something that the call does."""
     for node in nodes_in_order(view):
         for variable in raw_variables(node.arguments.args, node.arguments.kwargs):
@@ -269,10 +314,8 @@ def _check(layer: keras.layers.Layer, view: keras.Model, args: tuple[Any, ...], 
     for weight in layer.weights:
         if id(weight) not in held | left_out:
             raise UnreadableError(f"its variable {weight.path!r} does not belong to a layer that is called.")
-    if "training" in inspect.signature(layer.call).parameters:
-        outputs = keras.tree.flatten(run_on_symbols(layer, args, kwargs, training=True))
-        if _kinds(keras.Model(view.inputs, outputs, name=view.name)) != _kinds(view):
-            raise UnreadableError("it does something else in training.")
+    if "training" in inspect.signature(layer.call).parameters and _kinds(view_in(True)) != _kinds(view):
+        raise UnreadableError("it does something else in training.")
 
 
 def raw_variables(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[keras.Variable]:

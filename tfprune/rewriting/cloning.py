@@ -112,9 +112,11 @@ class _Resizer(Rewriter):
         try:
             config = layer.get_config()
         except NotImplementedError:
-            if isinstance(layer, keras.layers.Layer):
+            # An operation of `keras.ops` has no state, and not all of them have a config.
+            same = self.copies.whole(layer) if isinstance(layer, keras.layers.Layer) else layer
+            if same is None:
                 raise
-            return layer  # an operation of `keras.ops` has no state, and not all of them have a config
+            return same
         if rule is not None and rule.resize is not None:
             rule.resize(self._first[id(layer)], config, self._alive)
         if rule is not None and rule.rescale is not None:

@@ -46,13 +46,7 @@ class Copies:
             The copy, the same each time; its weights are set by `set_weights`.
         """
         if not isinstance(operation, keras.layers.Layer):
-            if operation.name not in self._reserved - {changes.get("name")}:
-                return operation
-            config = operation.get_config()
-            return self.once(
-                ("copy", id(operation)),
-                lambda: type(operation).from_config({**config, "name": self.unused(operation.name)}),
-            )
+            return self.once(("copy", id(operation)), lambda: self._operation(operation, changes.get("name")))
 
         def make() -> Any:
             whole = None if changes.keys() - {"name"} else self.whole(operation, **changes)
@@ -60,8 +54,16 @@ class Copies:
 
         return self.once(("copy", id(operation)), make)
 
+    def _operation(self, operation: Any, name: str | None) -> Any:
+        """An operation itself, as it has no state; or if something has its name already, another."""
+        if operation.name in self._names - {name}:
+            return type(operation).from_config({**operation.get_config(), "name": self.unused(operation.name)})
+        if self._rename:
+            self._names.add(operation.name)
+        return operation
+
     def whole(self, layer: keras.layers.Layer, name: str | None = None) -> Any:
-        """Return a copy of a layer of the user's that stays as it is, whatever its config says.
+        """Return a copy of a layer of the user's, or one without a config, that stays as it is.
 
         Args:
             layer: The layer.
@@ -70,7 +72,7 @@ class Copies:
         Returns:
             The copy, with the same weights; `None` for layers of Keras, and those that only a config can copy.
         """
-        if not is_own(layer):
+        if not is_own(layer) and _has_config(layer):
             return None
         try:
             copy = copied_object(layer)
@@ -142,6 +144,14 @@ class Copies:
         """Set the weights of the copies, which are built by now."""
         for finish in self._unset:
             finish()
+
+
+def _has_config(layer: keras.layers.Layer) -> bool:
+    try:
+        layer.get_config()
+    except NotImplementedError:  # Keras' own layer, given something that cannot be stored
+        return False
+    return True
 
 
 def _unlike(layer: keras.layers.Layer, copy: keras.layers.Layer) -> str:

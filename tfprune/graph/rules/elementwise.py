@@ -20,7 +20,7 @@ ELEMENTWISE = (
     *("Log", "Log10", "Log1p", "Log2", "LogicalNot", "Negative", "OnesLike", "Reciprocal", "Round", "Rsqrt"),
     *("SaturateCast", "Sign", "Sin", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike"),
     *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid"),
-    *("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus", "Softsign", "SparsePlus"),
+    *("ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus", "Softsign", "SparsePlus"),
     *("SparseSigmoid", "Squareplus", "TanhShrink", "Threshold"),
     *("Add", "Arctan2", "DivideNoNan", "FloorDivide", "Fmax", "Fmin", "Fmod", "Hypot", "Logaddexp", "Maximum"),
     *("Minimum", "Mod", "Power", "Subtract", "Where"),
