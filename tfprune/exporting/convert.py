@@ -22,7 +22,7 @@ from tfprune.exporting.signature import name_outputs
 from tfprune.exporting.sparsity import finish_sparse
 from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph, walk
-from tfprune.quantization import is_quantize_aware, lowered, operator_form, without_barriers
+from tfprune.quantization import activation_change, is_quantize_aware, lowered, operator_form, without_barriers
 from tfprune.rewriting.engine import Rewriter
 from tfprune.tflite.unpacking import TFLiteFile
 
@@ -108,18 +108,27 @@ class _Float32(Rewriter):
         return node.operation if is_graph(node.operation) else None
 
     def copy(self, layer: Any) -> Any:
-        changes = _as_float32(layer.get_config())[0] if isinstance(layer, keras.layers.Layer) else {}
-        return self.copies.of(layer, **changes)
+        return self.copies.of(layer, **self._changes(layer))
+
+    def _changes(self, layer: Any) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        if isinstance(layer, keras.layers.Layer):
+            changes = _as_float32(layer.get_config())[0]
+        return changes
 
 
 def _with_operator_forms(model: keras.Model) -> keras.Model:
     """The model, or a copy in which some layers have the form that every runtime has an operator for."""
-    return _Formed().rewrite(model, trains=False) if any(map(operator_form, _operations(model))) else model
+    is_needed = any(operator_form(each) or activation_change(each) for each in _operations(model))
+    return _Formed().rewrite(model, trains=False) if is_needed else model
 
 
 class _Formed(_Float32):
     def copy(self, layer: Any) -> Any:
         return self.copies.once(("form", id(layer)), lambda: operator_form(layer)) or super().copy(layer)
+
+    def _changes(self, layer: Any) -> dict[str, Any]:
+        return {**super()._changes(layer), **activation_change(layer)}
 
 
 def _operations(model: keras.Model) -> Iterator[Any]:

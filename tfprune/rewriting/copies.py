@@ -46,19 +46,20 @@ class Copies:
             The copy, the same each time; its weights are set by `set_weights`.
         """
         if not isinstance(operation, keras.layers.Layer):
-            if operation.name not in self._reserved - {changes.get("name")}:
-                return operation
-            config = operation.get_config()
-            return self.once(
-                ("copy", id(operation)),
-                lambda: type(operation).from_config({**config, "name": self.unused(operation.name)}),
-            )
+            return self.once(("copy", id(operation)), lambda: self._operation(operation, changes.get("name")))
 
         def make() -> Any:
             whole = None if changes.keys() - {"name"} else self.whole(operation, **changes)
             return self.new(operation, operation.variables, **changes) if whole is None else whole
 
         return self.once(("copy", id(operation)), make)
+
+    def _operation(self, operation: Any, name: str | None) -> Any:
+        """An operation itself, or another one where its name is another copy's already."""
+        if operation.name not in (self._names if self._rename else self._reserved) - {name}:
+            self._names.add(operation.name)
+            return operation
+        return type(operation).from_config({**operation.get_config(), "name": self.unused(operation.name)})
 
     def whole(self, layer: keras.layers.Layer, name: str | None = None) -> Any:
         """Return a copy of a layer of the user's that stays as it is, whatever its config says.
