@@ -88,7 +88,7 @@ def check_ranges(samples: Samples, num_levels: int) -> None:
             shown = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
             largest = int(np.abs(array.reshape(-1, array.shape[-1])).max(axis=0).argmax())
             warnings.warn(
-                f"The features of input {name!r} differ much in range, and a file has one scale for all of them: feature "
+                f"The features of input {name!r} differ much in range, and a file has one scale for all: feature "
                 f"{largest} goes up to {sizes.max():.3g}, and all numbers of {len(lost)} others ({shown}) lie within "
                 "two steps, and are lost. Scale the features to similar sizes before they enter the model, in training "
                 "too, or make them an input of their own.",
