@@ -293,9 +293,7 @@ _SPEECH: dict[str, Any] = {"n_fft": 64, "hop_length": 32, "input_shape": (640, 1
 
 
 def _kapre() -> keras.Model:
-    front = _take("kapre.composed.get_melspectrogram_layer")(
-        **_SPEECH, return_decibel=True
-    )
+    front = _take("kapre.composed.get_melspectrogram_layer")(**_SPEECH, return_decibel=True)
     layers = keras.layers
     return keras.Sequential(
         [front, layers.Conv2D(8, 3, activation="relu"), layers.GlobalAveragePooling2D(), layers.Dense(4)]

@@ -78,7 +78,7 @@ def profile_file(path: Path) -> FileProfile:
             outputs=_signature_tensors(model, "outputs"),
             operators=count_operators(file),
         )
-    except (ValueError, TypeError, LookupError) as error:  # what is there, but not where it belongs
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # what is there, but not where it belongs
         raise ValueError(f"'{path}' is cut short or damaged: {error}. Copy or export it again.") from error
 
 

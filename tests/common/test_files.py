@@ -3,6 +3,8 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from tfprune.common.files import check_expansion, check_writable, gzip_size, write_atomically, writing
@@ -129,3 +131,25 @@ def test_archives_that_would_fill_memory_are_refused(tmp_path):
     check_expansion(packed(tmp_path / "zeros.npz", 200 * 2**20))  # an array of zeros may be this large
     (tmp_path / "text").write_text("no archive")
     check_expansion(tmp_path / "text")
+
+
+def _hdf5(path, shape):
+    """A file that says that it holds so many zeros: of compressed or unwritten datasets it holds no more than that."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kernel", shape, "float32", chunks=(1024,), compression="gzip")
+        file.create_group("inner").create_dataset("bias", data=np.ones(3, "float32"))
+    return path
+
+
+def test_what_hdf5_files_expand_to_is_known_without_reading_them(tmp_path):
+    bomb = _hdf5(tmp_path / "bomb.h5", (2**27,))
+    with pytest.raises(ValueError, match=rf"'{bomb}' would expand from .* to 536,870,924 bytes"):
+        check_expansion(bomb)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "bomb.keras", "w", compression) as archive:
+            archive.write(bomb, "model.weights.h5")
+        with pytest.raises(ValueError, match="would expand"):
+            check_expansion(tmp_path / "bomb.keras")
+    check_expansion(_hdf5(tmp_path / "small.h5", (2**20,)))
+    (tmp_path / "cut.h5").write_bytes(bomb.read_bytes()[:100])
+    check_expansion(tmp_path / "cut.h5")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfprune.exporting.calibration import gather_samples
+from tfprune.exporting.calibration import check_ranges, gather_samples
 
 X = np.arange(60, dtype=np.float32).reshape(20, 3)
 Y = np.zeros(20)
@@ -114,3 +114,19 @@ def test_other_types_and_counts_are_refused(model):
         gather_samples(3, model, max_samples=100)
     with pytest.raises(ValueError, match="max_samples must be a whole number of at least 1"):
         gather_samples(X, model, max_samples=0)
+
+
+def test_features_that_one_scale_is_too_coarse_for_are_told_of():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 4)).astype("float32") * np.float32([1, 2000, 3, 900]) + np.float32([0, 4000, 0, 0])
+    message = r"input 'rows' .*feature 1 goes up to 9.*of 2 others \(0, 2\) lie within two steps"
+    with pytest.warns(UserWarning, match=message):
+        check_ranges({"rows": x}, 256)
+    check_ranges({"rows": x / np.abs(x).max(axis=0)}, 256)  # warnings are errors
+    check_ranges({"rows": x}, 2**16)  # the steps of int16 are fine enough
+
+
+def test_an_input_that_is_always_zero_is_told_of():
+    samples = {"left": np.random.default_rng(0).normal(size=(20, 3)), "right": np.zeros((20, 2))}
+    with pytest.warns(UserWarning, match="input 'right' is 0 in every sample: no range is known"):
+        check_ranges(samples, 256)

@@ -62,3 +62,25 @@ def test_the_operators_are_in_the_file(aware, tmp_path):
     names = {operator.name for operator in report.operators}
     assert names == {"CONV_2D", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "REDUCE_MAX", "FULLY_CONNECTED", "ARG_MAX"}
     assert report.float_operators == ()
+
+
+def _exponential(name):
+    """Numbers up to 200, of which float32 holds no exponential, behind a kernel and in an operation."""
+    inputs = keras.Input((3,))
+    x = L.Dense(3, activation=name, kernel_initializer="identity", use_bias=False)(inputs)
+    functions = {"softplus": ops.softplus, "log_sigmoid": ops.log_sigmoid}
+    y = functions[name](inputs) if name in functions else L.Activation(name)(inputs)
+    return keras.Model(inputs, [x, y, L.Activation(name)(inputs)])
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("name", ["softplus", "log_sigmoid", "mish"])
+@pytest.mark.parametrize("quantize", [None, "int8", "aware"])
+def test_activations_with_an_exponential_neither_overflow_nor_lose_their_digits(name, quantize, tmp_path):
+    x = np.random.default_rng(0).uniform(-200, 200, (64, 3)).astype("float32")
+    model = tfprune.quantize_aware(_exponential(name)) if quantize == "aware" else _exponential(name)
+    model(x, training=True)
+    mode = "int8" if quantize else None
+    report = tfprune.export(model, tmp_path / "m.tflite", quantize=mode, calibration=x, io_dtype="float32")
+    for output in report.outputs:
+        assert output.max_abs_error <= (2 * 400 / 255 if quantize else 1e-4), output

@@ -10,6 +10,7 @@ from tfprune.exporting.convert import _Float32
 from tfprune.graph import analyse, functional, walk
 from tfprune.layers import with_scaling_factors
 from tfprune.rewriting.cloning import duplicate
+from tfprune.rewriting.copies import Copies
 
 FLAT = ("quantize_aware", "strip")
 L = keras.layers
@@ -110,6 +111,19 @@ def test_flat_copies_have_one_name_for_an_operation_and_a_layer():
         aware = tfprune.quantize_aware(model)
         aware(x, training=True)
         np.testing.assert_allclose(tfprune.strip(aware)(x), model(x), rtol=1e-6)
+
+
+def test_operations_count_among_the_names_of_a_flat_copy():
+    inputs = keras.Input((4,))
+    (node,) = walk(keras.Model(inputs, keras.ops.reshape(inputs, (-1, 2, 2))))
+    name, first, second = node.operation.name, Copies(rename=True), Copies(rename=True)
+    assert first.of(node.operation) is node.operation
+    assert first.unused(name) == f"{name}_1"
+    assert second.unused(name) == name
+    copy = second.of(node.operation)
+    assert copy is second.of(node.operation)
+    assert copy.name == f"{name}_1"
+    assert copy(np.zeros((3, 4))).shape == (3, 2, 2)
 
 
 def test_half_precision_twins_of_every_form():

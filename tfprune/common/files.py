@@ -8,6 +8,10 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How an HDF5 file begins."""
 
 _MAX_EXPANDED = 2**28
 _MAX_RATIO = 100
@@ -124,20 +128,17 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_expansion(path: str | os.PathLike[str]) -> None:
-    """Raise if a zip archive, as `.keras` and `.npz` files are, would fill memory when it is read.
+    """Raise if a zip archive, as `.keras` and `.npz` files are, or an HDF5 file would fill memory when it is read.
 
     Args:
-        path: Any file; what is no zip archive passes.
+        path: Any file; what is neither passes.
 
     Raises:
         ValueError: If its parts take more than 256 MiB and more than 100 times what the file does: models and data do
             not shrink so, a few bytes that repeat do.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
-        with zipfile.ZipFile(path) as archive:
-            expanded = sum(part.file_size for part in archive.infolist())
+        expanded = _expanded(path)
     except Exception:  # whatever a damaged list of contents leads to: who reads the file says so in better words
         return
     size = Path(path).stat().st_size
@@ -146,6 +147,34 @@ def check_expansion(path: str | os.PathLike[str]) -> None:
             f"{str(path)!r} would expand from {size:,} to {expanded:,} bytes; more than {_MAX_EXPANDED:,} bytes and "
             f"{_MAX_RATIO} times its size is refused. If you trust the file, unpack it and save it without compression."
         )
+
+
+def _expanded(path: str | os.PathLike[str]) -> int:
+    """How many bytes the parts of a file take when they are read; 0 for files without parts."""
+    if not zipfile.is_zipfile(path):
+        with Path(path).open("rb") as file:
+            return _expanded_datasets(path) if file.read(len(HDF5)) == HDF5 else 0
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        expanded = sum(part.file_size for part in parts)
+        size = Path(path).stat().st_size
+        if expanded > max(_MAX_EXPANDED, _MAX_RATIO * size):
+            return expanded
+        for part in parts:  # HDF5 compresses by itself, and keeps what was never written as a shape alone
+            if part.filename.endswith(".h5"):
+                with archive.open(part) as file:
+                    expanded += _expanded_datasets(file)
+    return expanded
+
+
+def _expanded_datasets(file: Any) -> int:
+    """How many bytes the datasets of an HDF5 file take, by what it says of them: none is read."""
+    import h5py  # Keras brings it along
+
+    sizes: list[int] = []
+    with h5py.File(file, "r") as opened:
+        opened.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    return sum(sizes)
 
 
 def gzip_size(content: bytes) -> int:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import keras
 
-from tfprune.common.files import check_expansion
+from tfprune.common.files import HDF5, check_expansion
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _UNKNOWN_CLASS = re.compile(r"(?:Could not locate class|Unknown layer:|Unknown object:?) '?([^'\s]+)'?")
 _MAX_REASON = 200
 
@@ -66,8 +65,8 @@ def check_model_path(path: str | os.PathLike[str]) -> Path:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"Expected a path that ends in .keras or .h5. Received: '{path}'.")
     with path.open("rb") as file:
-        start = file.read(len(_HDF5))
-    if not (zipfile.is_zipfile(path) if path.suffix == ".keras" else start == _HDF5):
+        start = file.read(len(HDF5))
+    if not (zipfile.is_zipfile(path) if path.suffix == ".keras" else start == HDF5):
         state = "is empty" if not start else f"is no {path.suffix} file, or is cut short"
         raise ValueError(f"'{path}' {state}. Save or copy it again.")
     check_expansion(path)

@@ -1,5 +1,6 @@
 """Calibration data as plain arrays that fit the model's inputs, and ranges that make sense."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 from tfprune.data import Reader, inputs_of
 from tfprune.data.inputs import Samples
 from tfprune.data.reading import evenly
+from tfprune.exporting.channels import lost_channels
 
 _TYPICAL = 0.99
 
@@ -38,7 +40,7 @@ def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Sa
 
 
 def check_ranges(samples: Samples, num_levels: int) -> None:
-    """Raise if no sensible range of the inputs can be measured on calibration samples.
+    """Raise if no sensible range of the inputs can be measured on calibration samples, and warn of what will be lost.
 
     Args:
         samples: The samples by input name.
@@ -46,6 +48,15 @@ def check_ranges(samples: Samples, num_levels: int) -> None:
 
     Raises:
         ValueError: If there is one sample, all are alike, or an outlier leaves almost all values to a single step.
+
+    Example:
+
+    >>> samples = {"x": np.array([[1000.0, 1.0], [900.0, 2.0]]), "y": np.array([[0.5], [1.0]])}
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     check_ranges(samples, 256)
+    >>> str(told[0].message)[:72]
+    "The features of input 'x' differ much in range, and a file has one scale"
     """
     if _count(samples) < 2:
         raise ValueError(
@@ -65,6 +76,23 @@ def check_ranges(samples: Samples, num_levels: int) -> None:
                 f"The calibration data for input {name!r} has outliers up to {sizes.max():.3g}, beside which "
                 f"{_TYPICAL:.0%} of its values (up to {np.quantile(sizes, _TYPICAL):.3g}) would be rounded to zero. "
                 "Remove or clip the outliers, in training too."
+            )
+        if not sizes.size:
+            warnings.warn(
+                f"The calibration data for input {name!r} is 0 in every sample: no range is known, and the file will "
+                "cut off whatever it gets there. Give samples in which it varies, or leave the input out of the model.",
+                stacklevel=3,
+            )
+        lost = lost_channels(array, step)
+        if lost:
+            shown = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
+            largest = int(np.abs(array.reshape(-1, array.shape[-1])).max(axis=0).argmax())
+            warnings.warn(
+                f"The features of input {name!r} differ much in range, and a file has one scale for all: feature "
+                f"{largest} goes up to {sizes.max():.3g}, and all numbers of {len(lost)} others ({shown}) lie within "
+                "two steps, and are lost. Scale the features to similar sizes before they enter the model, in training "
+                "too, or make them an input of their own.",
+                stacklevel=3,
             )
 
 

@@ -1,7 +1,5 @@
 """What the comparison of a file and a model finds in the single channels of an output."""
 
-import math
-
 import numpy as np
 
 _STEPS = 2.0
@@ -39,25 +37,31 @@ def mostly_equal(far: np.ndarray, least: float, explained: np.ndarray | None = N
         far: Which numbers are, shape `(samples, ..., channels)`.
         least: How many of them may be, as a share; at least one number may, in each channel too.
         explained: Which numbers were found as far apart though nothing was wrong, of the same shape: twice as many may
-            be, in all and in a channel.
+            be, in all and in a channel, and three standard deviations of such a count.
 
     Example:
 
     >>> mostly_equal(np.array([[False, True], [False, True], [False, False]]), least=1e-3)
-    '67% of channel 1 are more than two steps apart, and 0.1% may be'
+    '67% of channel 1 are more than two steps apart, and 33.3% may be'
     """
     far, explained = (_by_channel(each) for each in (far, np.zeros_like(far) if explained is None else explained))
-    allowed = max(least, 2 * float(explained.mean()))
-    by_channel = np.maximum(allowed, 2 * explained.mean(axis=0))
-    excess = far.sum(axis=0) - np.ceil(by_channel * len(far))
+    in_all = float(explained.mean())
+    by_channel = _most(len(far), least, np.maximum(in_all, explained.mean(axis=0)))
+    excess = far.sum(axis=0) - by_channel
     worst = int(excess.argmax())
     if excess[worst] > 0:
-        where, share, may_be = f"channel {worst}", far[:, worst].mean(), by_channel[worst]
-    elif far.sum() > math.ceil(allowed * far.size):
-        where, share, may_be = "the numbers", far.mean(), allowed
+        where, found, allowed, count = f"channel {worst}", far[:, worst].sum(), by_channel[worst], len(far)
+    elif far.sum() > _most(far.size, least, np.array(in_all)):
+        where, found, allowed, count = "the numbers", far.sum(), _most(far.size, least, np.array(in_all)), far.size
     else:
         return ""
-    return f"{share:.0%} of {where} are more than two steps apart, and {may_be:.1%} may be"
+    return f"{found / count:.0%} of {where} are more than two steps apart, and {allowed / count:.1%} may be"
+
+
+def _most(count: int, least: float, explained: np.ndarray) -> np.ndarray:
+    """How many of some numbers may be far apart; one may be in any case."""
+    twice = 2 * explained * count
+    return np.ceil(np.maximum(least * count, twice + 3 * np.sqrt(twice)))
 
 
 def _by_channel(values: np.ndarray) -> np.ndarray:

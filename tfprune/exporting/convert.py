@@ -24,7 +24,7 @@ from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph, walk
 from tfprune.graph.chains import chains
 from tfprune.graph.subclassed import first_line
-from tfprune.quantization import is_quantize_aware, lowered, operator_form, without_barriers
+from tfprune.quantization import activation_change, is_quantize_aware, lowered, operator_form, without_barriers
 from tfprune.rewriting.engine import Rewriter
 from tfprune.tflite.unpacking import TFLiteFile
 
@@ -110,19 +110,25 @@ class _Float32(Rewriter):
         return node.operation if is_graph(node.operation) else None
 
     def copy(self, layer: Any) -> Any:
+        return self.copies.of(layer, **self._changes(layer))
+
+    def _changes(self, layer: Any) -> dict[str, Any]:
         # Of a layer that stays as it is nobody asks the config, which may be wrong.
-        changes = _as_float32(layer.get_config()) if _computes_in(layer, _OTHER_PRECISIONS) else {}
-        return self.copies.of(layer, **changes)
+        return _as_float32(layer.get_config()) if _computes_in(layer, _OTHER_PRECISIONS) else {}
 
 
 def _with_operator_forms(model: keras.Model) -> keras.Model:
     """The model, or a copy in which some layers have the form that every runtime has an operator for."""
-    return _Formed().rewrite(model, trains=False) if any(map(operator_form, _operations(model))) else model
+    is_needed = any(operator_form(each) or activation_change(each) for each in _operations(model))
+    return _Formed().rewrite(model, trains=False) if is_needed else model
 
 
 class _Formed(_Float32):
     def copy(self, layer: Any) -> Any:
         return self.copies.once(("form", id(layer)), lambda: operator_form(layer)) or super().copy(layer)
+
+    def _changes(self, layer: Any) -> dict[str, Any]:
+        return {**super()._changes(layer), **activation_change(layer)}
 
 
 def _operations(model: keras.Model) -> Iterator[Any]:

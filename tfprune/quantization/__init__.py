@@ -5,8 +5,10 @@ from tfprune.quantization.barriers import without_barriers
 from tfprune.quantization.finite import check_finite_weights
 from tfprune.quantization.lowering import computes_coarsely, left_in_float, lowered, output_layers, strip
 from tfprune.quantization.operator_forms import operator_form
+from tfprune.quantization.stable_activations import activation_change
 
 __all__ = [
+    "activation_change",
     "check_finite_weights",
     "computes_coarsely",
     "input_ranges",

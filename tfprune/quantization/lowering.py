@@ -15,6 +15,7 @@ from tfprune.quantization.int8_rules import Kind
 from tfprune.quantization.normalization import folded_weights, per_channel
 from tfprune.quantization.operator_forms import kernel_form, not_uniform, operator_form, reshaped
 from tfprune.quantization.placement import Operators
+from tfprune.quantization.stable_activations import activation_change
 from tfprune.rewriting.copies import Copies
 from tfprune.rewriting.engine import Rewriter
 
@@ -167,7 +168,8 @@ class _Lowerer(Rewriter):
         return _depthwise(layers.Rescaling(1.0, name=self.copies.unused("rescale")), self.copies, new)
 
     def copy(self, layer: Any) -> Any:
-        return self.copies.once(("form", id(layer)), lambda: operator_form(layer)) or super().copy(layer)
+        form = self.copies.once(("form", id(layer)), lambda: operator_form(layer))
+        return form or self.copies.of(layer, **activation_change(layer))
 
     def _apart(self, old: Sequence[keras.KerasTensor], new: Any) -> Any:
         """Arguments of a call in float, apart from what is int8."""

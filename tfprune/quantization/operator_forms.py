@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfprune.quantization.stable_activations import stable_activation
 from tfprune.rewriting.copies import Copies
 
 layers = keras.layers
@@ -28,6 +29,9 @@ def operator_form(operation: Any) -> keras.layers.Layer | None:
     >>> type(operator_form(keras.layers.UpSampling2D(2))).__name__
     'Nearest'
     """
+    activation = stable_activation(operation)
+    if activation is not None and (isinstance(operation, layers.Activation) or not isinstance(operation, layers.Layer)):
+        return layers.Activation(activation, name=operation.name)
     if isinstance(operation, layers.UpSampling2D):
         plain = operation.interpolation == "nearest" and operation.data_format == "channels_last"
         return Nearest(operation.size, name=operation.name) if plain else None

@@ -55,12 +55,11 @@ class Copies:
         return self.once(("copy", id(operation)), make)
 
     def _operation(self, operation: Any, name: str | None) -> Any:
-        """An operation itself, as it has no state; or if something has its name already, another."""
-        if operation.name in self._names - {name}:
-            return type(operation).from_config({**operation.get_config(), "name": self.unused(operation.name)})
-        if self._rename:
+        """An operation itself, or another one where its name is another copy's already."""
+        if operation.name not in (self._names if self._rename else self._reserved) - {name}:
             self._names.add(operation.name)
-        return operation
+            return operation
+        return type(operation).from_config({**operation.get_config(), "name": self.unused(operation.name)})
 
     def whole(self, layer: keras.layers.Layer, name: str | None = None) -> Any:
         """Return a copy of a layer of the user's, or one without a config, that stays as it is.

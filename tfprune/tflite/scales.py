@@ -70,6 +70,8 @@ def kernel_scales(model: Any) -> Iterator[KernelScales]:
             if name not in KERNELS:
                 continue
             operands = KERNELS[name]
+            if len(operator.inputs) <= operands.weights or not operator.outputs:
+                continue  # no runtime takes it
             output = graph.tensors[operator.outputs[0]]
             used = [graph.tensors[operator.inputs[index]] for index in (operands.data, operands.weights)]
             data, weights, made = (scales_of(tensor) for tensor in (*used, output))

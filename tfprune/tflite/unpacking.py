@@ -194,8 +194,9 @@ def _check_graph(model: Any, graph: Any) -> None:
         _check_range("buffer", [tensor.buffer], len(model.buffers))
         _check_tensor(tensor, model.buffers[tensor.buffer])
     for operator in graph.operators or []:
+        operator.inputs, operator.outputs = _list(operator.inputs), _list(operator.outputs)  # CALL_ONCE has neither
         _check_range("operator code", [operator.opcodeIndex], len(model.operatorCodes or []))
-        used = [*_list(operator.inputs), *_list(operator.outputs), *_list(operator.intermediates)]
+        used = [*operator.inputs, *operator.outputs, *_list(operator.intermediates)]
         _check_range("tensor", [index for index in used if index != -1], len(tensors))  # -1: an optional one left out
         if operator_name(model, operator) == "DENSIFY":
             _check_same_shape(tensors[operator.inputs[0]], tensors[operator.outputs[0]])
