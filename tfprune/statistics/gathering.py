@@ -4,11 +4,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
 from tfprune.data import Batch, Reader, inputs_of
+from tfprune.graph.walk import check_built
 from tfprune.statistics.activations import Activations
 from tfprune.statistics.collectors import Collector, Subject
 from tfprune.statistics.gates import GateGradients
@@ -70,6 +72,9 @@ def gather(
     >>> gather(model, keras.ops.ones((4, 2)).numpy(), ["gradient"]).variables["gradient"].keys()
     dict_keys(['sequential.../dense.../kernel', 'sequential.../dense.../bias'])
     """
+    check_built(model)
+    if isinstance(names, str):
+        raise TypeError(f"names must be a list of names, such as [{names!r}]. Received: {names!r}.")
     unknown = {*names} - {*known_statistics()}
     if unknown:
         raise ValueError(f"Unknown statistics: {sorted(unknown)}. Known: {known_statistics()}.")
@@ -94,7 +99,20 @@ def gather(
     channels: dict[str, Any] = {}
     for collector in chosen:
         (variables if collector.of == "variables" else channels).update(collector.result(num_samples))
-    return Statistics(num_samples, variables, channels)
+    found = Statistics(num_samples, variables, channels)
+    _check_finite(found, model)
+    return found
+
+
+def _check_finite(found: Statistics, model: keras.Model) -> None:
+    where = [(statistic, name) for _, statistic, name, array in found.each() if not np.isfinite(array).all()]
+    if where:
+        names = [name for statistic, name in where if statistic == where[0][0]]
+        raise ValueError(
+            f"{where[0][0]!r} of {model.name!r} is NaN or infinite in {len(names)} places, from {names[0]!r} to "
+            f"{names[-1]!r}. Activations carry such numbers from there to the output, gradients to the input. Check "
+            "weights, labels and loss."
+        )
 
 
 def known_statistics() -> list[str]:
