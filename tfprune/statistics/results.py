@@ -101,10 +101,12 @@ class Statistics:
             OSError: If it cannot be written.
         """
         each = [*self.each()]
-        index = json.dumps({"num_samples": self.num_samples, "arrays": [names for *names, _ in each]})
         content = io.BytesIO()
         arrays: dict[str, Any] = {f"array_{number}": array for number, (*_, array) in enumerate(each)}
-        np.savez(content, **{_INDEX: np.array(index)}, **arrays)
+        arrays[_INDEX] = np.array(
+            json.dumps({"num_samples": self.num_samples, "arrays": [names for *names, _ in each]})
+        )
+        np.savez(content, **arrays)
         return write_atomically(path, content.getvalue())
 
     @classmethod
