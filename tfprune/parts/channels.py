@@ -12,12 +12,15 @@ from tfprune.graph import ChannelGroup, Member, Role
 from tfprune.graph.liveness import nonzero_slices
 from tfprune.training.masks import Masks
 
+Known = Mapping[str, np.ndarray]
+"""What data says, by the name of the statistic."""
+
 
 def view_of(
     group: ChannelGroup,
     among: np.ndarray | None = None,
-    statistics: Mapping[str, np.ndarray] | None = None,
-    of_variable: Callable[[str], Mapping[str, np.ndarray]] = lambda path: {},
+    statistics: Known | None = None,
+    of_variable: Callable[[str], Known] | None = None,
 ) -> ChannelView:
     """Return what a criterion sees of the channels of a group.
 
@@ -25,7 +28,7 @@ def view_of(
         group: The channel group.
         among: Which channels to show, as a bool per channel of the group; all if left out.
         statistics: What data says about the channels of the group, by name; arrays of shape (channels, ...).
-        of_variable: From the path of a variable to what data says about its weights, by name.
+        of_variable: From the path of a variable to what data says about it, by name; arrays of the variable's shape.
 
     Returns:
         The view, in which the chosen channels are numbered from 0; members that hold none of them are left out.
@@ -40,7 +43,10 @@ def view_of(
     [('kernel', 'producer', (8, 4)), ('bias', 'affine', (8, 1)), ('kernel', 'consumer', (8, 3))]
     """
     among = np.ones(group.size, bool) if among is None else among
-    members = (_view_of_member(member, among, of_variable(member.variable.path)) for member in group.members)
+    members = (
+        _view_of_member(member, among, of_variable(member.variable.path) if of_variable else {})
+        for member in group.members
+    )
     shown = {name: array[among] for name, array in (statistics or {}).items()}
     return ChannelView(
         group.name,
@@ -50,10 +56,13 @@ def view_of(
     )
 
 
-def _view_of_member(member: Member, among: np.ndarray, statistics: Mapping[str, np.ndarray]) -> MemberView:
+def _view_of_member(member: Member, among: np.ndarray, statistics: Known) -> MemberView:
     shown = among[member.channels]
     positions = member.positions[shown]
-    sliced = {name: np.take(array, positions, axis=member.axis) for name, array in statistics.items()}
+    shape = tuple(member.variable.shape)
+    sliced = {
+        name: np.take(array, positions, axis=member.axis) for name, array in statistics.items() if array.shape == shape
+    }
     return MemberView(
         member.variable.name,
         lambda: np.take(member.variable.numpy(), positions, axis=member.axis),
@@ -61,8 +70,8 @@ def _view_of_member(member: Member, among: np.ndarray, statistics: Mapping[str, 
         member.effect,
         member.axis,
         (np.cumsum(among) - 1)[member.channels[shown]],
-        layer=member.variable.path.rpartition("/")[0],
         statistics=MappingProxyType(sliced),
+        layer=member.variable.path.rpartition("/")[0],
     )
 
 
