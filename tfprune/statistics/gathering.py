@@ -11,7 +11,7 @@ from rich.progress import track
 
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph.walk import check_built
-from tfprune.statistics.activations import Activations
+from tfprune.statistics.activations import ActivationMagnitudes, ActivationMoments, ActivationZeros
 from tfprune.statistics.collectors import Collector, Subject
 from tfprune.statistics.gates import GateGradients
 from tfprune.statistics.results import Statistics
@@ -26,7 +26,9 @@ COLLECTORS: tuple[type[Collector], ...] = (
     SquaredWeightGradients,
     GateGradients,
     HessianWeights,
-    Activations,
+    ActivationMagnitudes,
+    ActivationMoments,
+    ActivationZeros,
 )
 """Everything that can be gathered."""
 
@@ -142,6 +144,8 @@ def _read(batches: Iterable[Batch], model: keras.Model, collectors: Sequence[Col
     step = _compiled(model, collectors, target)
     num_samples = 0
     for batch in batches:
+        if not num_samples:  # compiled for batches of any size, as the last one is smaller
+            step.get_concrete_function(*(_spec(part) for part in batch))
         step(*batch)
         num_samples += batch.num_samples
     for collector in collectors:
@@ -171,6 +175,13 @@ def _compiled(model: keras.Model, collectors: Sequence[Collector], target: Targe
             tf.while_loop(lambda row: row < num_samples, add_one, [0], parallel_iterations=1)
 
     return step
+
+
+def _spec(part: Any) -> Any:
+    """The shapes and dtypes of a part of a batch, for any number of samples."""
+    if part is None:
+        return None
+    return keras.tree.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), part)
 
 
 def _row(part: Any, row: Any) -> Any:
