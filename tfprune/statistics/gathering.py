@@ -12,7 +12,7 @@ from rich.progress import track
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph.walk import check_built
 from tfprune.statistics.activations import ActivationMagnitudes, ActivationMoments, ActivationZeros
-from tfprune.statistics.collectors import Collector, Subject
+from tfprune.statistics.collectors import Collector, Subject, tensor_of
 from tfprune.statistics.gates import GateGradients
 from tfprune.statistics.results import Statistics
 from tfprune.statistics.second_order import HessianWeights, hessian_vector_product
@@ -75,6 +75,8 @@ def gather(
     dict_keys(['sequential.../dense.../kernel', 'sequential.../dense.../bias'])
     """
     check_built(model)
+    if tf.distribute.has_strategy():
+        raise ValueError("Gather statistics outside `with strategy.scope():`; the model may have been made inside.")
     if isinstance(names, str):
         raise TypeError(f"names must be a list of names, such as [{names!r}]. Received: {names!r}.")
     unknown = {*names} - {*known_statistics()}
@@ -200,16 +202,12 @@ def _add(batch: Sequence[Any], model: keras.Model, collectors: Sequence[Collecto
     with tf.GradientTape(watch_accessed_variables=False) as tape, tapped(layers, tape.watch) as taps:
         for collector in collectors:
             for variable in collector.variables:
-                tape.watch(variable.value)
+                tape.watch(tensor_of(variable))
         value = loss()
     wanted = [collector.sources(taps) for collector in collectors]
-    found = iter(tape.gradient(value, [_tensor(source) for sources in wanted for source in sources]))
+    found = iter(tape.gradient(value, [tensor_of(source) for sources in wanted for source in sources]))
     for collector, sources in zip(collectors, wanted, strict=True):
         gradients = [next(found) for _ in sources]
         if collector.directions is not None:
             gradients = hessian_vector_product(loss, collector.variables, collector.directions)
         collector.add(taps, gradients)
-
-
-def _tensor(source: Any) -> Any:
-    return source.value if isinstance(source, keras.Variable) else source

@@ -111,8 +111,7 @@ class CompiledLoss(Target):
         self._check_reduction(sample_weight)
         penalties = 0.0 if self._is_own else sum(self._model.losses)
         losses = per_sample(lambda *sample: self._model.compute_loss(*sample) - penalties, x, y, outputs, sample_weight)
-        # Keras shares a mean out to the replicas of a strategy in whose scope this is called.
-        return tf.reduce_sum(losses) * tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.reduce_sum(losses)
 
     def _check_reduction(self, sample_weight: Any) -> None:
         reductions = {getattr(loss, "reduction", None) for loss in keras.tree.flatten(self._model.loss)}
