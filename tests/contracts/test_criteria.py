@@ -24,7 +24,7 @@ from networks import (
 import tfprune
 from tfprune import Ranking
 from tfprune.callbacks import FilterPruning
-from tfprune.criteria import BatchNormGamma, GroupNorm, geometric_median_distance, l1_norm, l2_norm
+from tfprune.criteria import BatchNormGamma, GammaBeta, GroupNorm, Norm, geometric_median_distance, l1_norm, l2_norm
 from tfprune.graph import channel_groups
 from tfprune.parts.channels import view_of
 
@@ -52,7 +52,9 @@ ROWS = [
     Row("geometric_median_distance", geometric_median_distance),
     Row("GroupNorm", GroupNorm()),
     Row("GroupNorm-1", GroupNorm(p=1)),
+    Row("Norm-3", Norm(3)),
     Row("BatchNormGamma", BatchNormGamma(), everywhere=False),
+    Row("GammaBeta", GammaBeta(), everywhere=False),
 ]
 CHANNELS = 4
 

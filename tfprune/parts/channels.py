@@ -1,6 +1,6 @@
 """The channels of a group: as a criterion sees them, which are zero already, and a choice of them as masks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -12,9 +12,15 @@ from tfprune.graph import ChannelGroup, Member, Role
 from tfprune.graph.liveness import nonzero_slices
 from tfprune.training.masks import Masks
 
+Known = Mapping[str, np.ndarray]
+"""What data says, by the name of the statistic."""
+
 
 def view_of(
-    group: ChannelGroup, among: np.ndarray | None = None, statistics: Mapping[str, np.ndarray] | None = None
+    group: ChannelGroup,
+    among: np.ndarray | None = None,
+    statistics: Known | None = None,
+    of_variable: Callable[[str], Known] | None = None,
 ) -> ChannelView:
     """Return what a criterion sees of the channels of a group.
 
@@ -22,6 +28,7 @@ def view_of(
         group: The channel group.
         among: Which channels to show, as a bool per channel of the group; all if left out.
         statistics: What data says about the channels of the group, by name; arrays of shape (channels, ...).
+        of_variable: From the path of a variable to what data says about it, by name; arrays of the variable's shape.
 
     Returns:
         The view, in which the chosen channels are numbered from 0; members that hold none of them are left out.
@@ -36,7 +43,10 @@ def view_of(
     [('kernel', 'producer', (8, 4)), ('bias', 'affine', (8, 1)), ('kernel', 'consumer', (8, 3))]
     """
     among = np.ones(group.size, bool) if among is None else among
-    members = (_view_of_member(member, among) for member in group.members)
+    members = (
+        _view_of_member(member, among, of_variable(member.variable.path) if of_variable else {})
+        for member in group.members
+    )
     shown = {name: array[among] for name, array in (statistics or {}).items()}
     return ChannelView(
         group.name,
@@ -46,9 +56,13 @@ def view_of(
     )
 
 
-def _view_of_member(member: Member, among: np.ndarray) -> MemberView:
+def _view_of_member(member: Member, among: np.ndarray, statistics: Known) -> MemberView:
     shown = among[member.channels]
     positions = member.positions[shown]
+    shape = tuple(member.variable.shape)
+    sliced = {
+        name: np.take(array, positions, axis=member.axis) for name, array in statistics.items() if array.shape == shape
+    }
     return MemberView(
         member.variable.name,
         lambda: np.take(member.variable.numpy(), positions, axis=member.axis),
@@ -56,6 +70,7 @@ def _view_of_member(member: Member, among: np.ndarray) -> MemberView:
         member.effect,
         member.axis,
         (np.cumsum(among) - 1)[member.channels[shown]],
+        statistics=MappingProxyType(sliced),
         layer=member.variable.path.rpartition("/")[0],
     )
 

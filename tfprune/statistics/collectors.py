@@ -105,3 +105,21 @@ class Collector(ABC):
         Args:
             num_samples: How many samples were added.
         """
+
+
+def tensor_of(source: Any) -> Any:
+    """Return what a tape knows a variable by; a tensor is returned as it is.
+
+    Args:
+        source: A Keras variable, or a tensor. Of a variable that a strategy holds once for each replica, the one that
+            is read outside them.
+
+    Example:
+
+    >>> tensor_of(keras.Variable([1.0])).shape
+    TensorShape([1])
+    """
+    if not isinstance(source, keras.Variable):
+        return source
+    strategy = getattr(source.value, "distribute_strategy", None)
+    return strategy.experimental_local_results(source.value)[0] if strategy is not None else source.value

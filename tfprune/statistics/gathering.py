@@ -4,13 +4,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
 from tfprune.data import Batch, Reader, inputs_of
-from tfprune.statistics.activations import Activations
-from tfprune.statistics.collectors import Collector, Subject
+from tfprune.graph.walk import check_built
+from tfprune.statistics.activations import ActivationMagnitudes, ActivationMoments, ActivationZeros
+from tfprune.statistics.collectors import Collector, Subject, tensor_of
 from tfprune.statistics.gates import GateGradients
 from tfprune.statistics.results import Statistics
 from tfprune.statistics.second_order import HessianWeights, hessian_vector_product
@@ -24,7 +26,9 @@ COLLECTORS: tuple[type[Collector], ...] = (
     SquaredWeightGradients,
     GateGradients,
     HessianWeights,
-    Activations,
+    ActivationMagnitudes,
+    ActivationMoments,
+    ActivationZeros,
 )
 """Everything that can be gathered."""
 
@@ -70,6 +74,11 @@ def gather(
     >>> gather(model, keras.ops.ones((4, 2)).numpy(), ["gradient"]).variables["gradient"].keys()
     dict_keys(['sequential.../dense.../kernel', 'sequential.../dense.../bias'])
     """
+    check_built(model)
+    if tf.distribute.has_strategy():
+        raise ValueError("Gather statistics outside `with strategy.scope():`; the model may have been made inside.")
+    if isinstance(names, str):
+        raise TypeError(f"names must be a list of names, such as [{names!r}]. Received: {names!r}.")
     unknown = {*names} - {*known_statistics()}
     if unknown:
         raise ValueError(f"Unknown statistics: {sorted(unknown)}. Known: {known_statistics()}.")
@@ -94,7 +103,20 @@ def gather(
     channels: dict[str, Any] = {}
     for collector in chosen:
         (variables if collector.of == "variables" else channels).update(collector.result(num_samples))
-    return Statistics(num_samples, variables, channels)
+    found = Statistics(num_samples, variables, channels)
+    _check_finite(found, model)
+    return found
+
+
+def _check_finite(found: Statistics, model: keras.Model) -> None:
+    where = [(statistic, name) for _, statistic, name, array in found.each() if not np.isfinite(array).all()]
+    if where:
+        names = [name for statistic, name in where if statistic == where[0][0]]
+        raise ValueError(
+            f"{where[0][0]!r} of {model.name!r} is NaN or infinite in {len(names)} places, from {names[0]!r} to "
+            f"{names[-1]!r}. Activations carry such numbers from there to the output, gradients to the input. Check "
+            "weights, labels and loss."
+        )
 
 
 def known_statistics() -> list[str]:
@@ -124,6 +146,8 @@ def _read(batches: Iterable[Batch], model: keras.Model, collectors: Sequence[Col
     step = _compiled(model, collectors, target)
     num_samples = 0
     for batch in batches:
+        if not num_samples:  # compiled for batches of any size, as the last one is smaller
+            step.get_concrete_function(*(_spec(part) for part in batch))
         step(*batch)
         num_samples += batch.num_samples
     for collector in collectors:
@@ -155,6 +179,13 @@ def _compiled(model: keras.Model, collectors: Sequence[Collector], target: Targe
     return step
 
 
+def _spec(part: Any) -> Any:
+    """The shapes and dtypes of a part of a batch, for any number of samples."""
+    if part is None:
+        return None
+    return keras.tree.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), part)
+
+
 def _row(part: Any, row: Any) -> Any:
     """One sample of a part of a batch, as a batch of one."""
     return None if part is None else keras.tree.map_structure(lambda array: array[row, None], part)
@@ -171,16 +202,12 @@ def _add(batch: Sequence[Any], model: keras.Model, collectors: Sequence[Collecto
     with tf.GradientTape(watch_accessed_variables=False) as tape, tapped(layers, tape.watch) as taps:
         for collector in collectors:
             for variable in collector.variables:
-                tape.watch(variable.value)
+                tape.watch(tensor_of(variable))
         value = loss()
     wanted = [collector.sources(taps) for collector in collectors]
-    found = iter(tape.gradient(value, [_tensor(source) for sources in wanted for source in sources]))
+    found = iter(tape.gradient(value, [tensor_of(source) for sources in wanted for source in sources]))
     for collector, sources in zip(collectors, wanted, strict=True):
         gradients = [next(found) for _ in sources]
         if collector.directions is not None:
             gradients = hessian_vector_product(loss, collector.variables, collector.directions)
         collector.add(taps, gradients)
-
-
-def _tensor(source: Any) -> Any:
-    return source.value if isinstance(source, keras.Variable) else source

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.statistics.collectors import Collector, Subject
+from tfprune.statistics.collectors import Collector, Subject, tensor_of
 from tfprune.statistics.taps import Taps
 from tfprune.statistics.weight_gradients import add_to, means_of, sums_for
 
@@ -36,7 +36,7 @@ def hessian_vector_product(
     >>> product.numpy()
     array([ 6., 12.], dtype=float32)
     """
-    tensors = [variable.value for variable in variables]
+    tensors = [tensor_of(variable) for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         outer.watch(tensors)
         with tf.GradientTape(watch_accessed_variables=False) as inner:

@@ -72,7 +72,8 @@ class SampledLabels(Target):
         if answer.kind == "softmax":
             rows = tf.reshape(values, (-1, values.shape[-1]))
             drawn = keras.random.categorical(tf.stop_gradient(rows) / self._temperature, 1, seed=seed)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(drawn, (-1,)), rows)
+            labels = tf.one_hot(tf.reshape(drawn, (-1,)), rows.shape[-1])  # none where all is NaN, which is told later
+            losses = tf.nn.softmax_cross_entropy_with_logits(labels, rows)
         elif answer.kind == "sigmoid":
             drawn = keras.random.binomial(tf.shape(values), 1, tf.sigmoid(tf.stop_gradient(values)), seed=seed)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(drawn, values)
@@ -110,8 +111,7 @@ class CompiledLoss(Target):
         self._check_reduction(sample_weight)
         penalties = 0.0 if self._is_own else sum(self._model.losses)
         losses = per_sample(lambda *sample: self._model.compute_loss(*sample) - penalties, x, y, outputs, sample_weight)
-        # Keras shares a mean out to the replicas of a strategy in whose scope this is called.
-        return tf.reduce_sum(losses) * tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.reduce_sum(losses)
 
     def _check_reduction(self, sample_weight: Any) -> None:
         reductions = {getattr(loss, "reduction", None) for loss in keras.tree.flatten(self._model.loss)}
@@ -186,7 +186,7 @@ def _one_each(sample_weight: Any) -> Any:
     if len(weights) != 1 or any(size != 1 for size in weights[0].shape[1:]):
         shapes = [tuple(each.shape) for each in weights]
         raise ValueError(
-            f"Only loss='compiled' takes other than one weight for each sample. Received shapes: {shapes}."
+            f"Other than one weight for each sample needs loss='compiled'. Received weights of the shapes {shapes}."
         )
     return tf.reshape(tf.cast(weights[0], tf.float32), (-1,))
 
