@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -75,12 +75,26 @@ class ChannelCriterion(Criterion, ABC):
 class WeightCriterion(Criterion, ABC):
     """A criterion of single weights.
 
+    Attributes:
+        scope: What its scores can be compared with: `"global"` all weights of the network, `"local"` those of the same
+            kernel, `"output"` those that make the same output.
+        sums_to_one: Whether scores are divided by their sum over the network.
+        rounds: In how many rounds weights go, if nobody says it.
+        loss: Of which loss the statistics are; see `tfprune.statistics.gather`.
+        temperature: What logits are divided by there.
+
     Example:
 
     >>> class Largest(WeightCriterion):
     ...     def score(self, view):
     ...         return np.abs(view.weights)
     """
+
+    scope: ClassVar[Literal["global", "local", "output"]] = "local"
+    sums_to_one: ClassVar[bool] = False
+    rounds: ClassVar[int] = 1
+    loss: Any = "sampled"
+    temperature: float = 1.0
 
     @abstractmethod
     def score(self, view: WeightView) -> np.ndarray:
@@ -169,6 +183,37 @@ def as_channel_criterion(criterion: AnyChannelCriterion, provided: Collection[st
         criterion = KernelCriterion(criterion)
     check_needs(criterion, provided)
     return criterion
+
+
+def as_weight_criterion(criterion: Any, who: str) -> WeightCriterion:
+    """Return a criterion of single weights, or raise if it is none.
+
+    Args:
+        criterion: What was given.
+        who: What it was given to, for the message.
+
+    Raises:
+        TypeError: If it is something else; the message says what fits, and where this one would.
+
+    Example:
+
+    >>> from tfprune.criteria import l1_norm
+    >>> as_weight_criterion(l1_norm, "prune_weights")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    TypeError: prune_weights prunes single weights, ... l1_norm ... scores channels: tfprune.prune_channels takes it.
+    """
+    if isinstance(criterion, WeightCriterion):
+        return criterion
+    if isinstance(criterion, type):
+        raise TypeError(f"criterion must be an object: {criterion.__name__}(), not the class {criterion.__name__}.")
+    other = ""
+    if isinstance(criterion, ChannelCriterion) or callable(criterion):
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        other = f" {name} scores channels: tfprune.prune_channels takes it."
+    raise TypeError(
+        f"{who} prunes single weights, so criterion must be a WeightCriterion, such as tfprune.criteria.Magnitude() or "
+        f"LAMP(). Received: {criterion!r}.{other}"
+    )
 
 
 def check_needs(criterion: Criterion, provided: Collection[str]) -> None:
