@@ -80,8 +80,7 @@ class WeightCriterion(Criterion, ABC):
             kernel, `"output"` those that make the same output.
         sums_to_one: Whether scores are divided by their sum over the network.
         rounds: In how many rounds weights go, if nobody says it.
-        loss: Of which loss the statistics are; see `tfprune.statistics.gather`.
-        temperature: What logits are divided by there.
+        temperature: What logits are divided by before the loss whose statistics are needed.
 
     Example:
 
@@ -93,7 +92,6 @@ class WeightCriterion(Criterion, ABC):
     scope: ClassVar[Literal["global", "local", "output"]] = "local"
     sums_to_one: ClassVar[bool] = False
     rounds: ClassVar[int] = 1
-    loss: Any = "sampled"
     temperature: float = 1.0
 
     @abstractmethod

@@ -1,9 +1,8 @@
 """How much of the gradient's flow each weight carries."""
 
-from typing import Any
-
 import numpy as np
 
+from tfprune.common.checks import check_not_negative
 from tfprune.criteria.base import WeightCriterion
 from tfprune.criteria.views import WeightView
 
@@ -20,8 +19,9 @@ class GraSP(WeightCriterion):
     Args:
         temperature: What logits are divided by, as the authors do; it does not touch answers that are no
             probabilities.
-        loss: `"compiled"`: the model's own loss and labels; `"sampled"`: labels drawn from what the model answers; or a
-            function of `y_true` and `y_pred`.
+
+    Raises:
+        ValueError: If `temperature` is not a number above 0.
 
     Example:
 
@@ -32,10 +32,12 @@ class GraSP(WeightCriterion):
 
     needs = ("hessian_gradient",)
     scope = "global"
+    needs_labels = True
 
-    def __init__(self, temperature: float = 200.0, loss: Any = "compiled") -> None:
+    def __init__(self, temperature: float = 200.0) -> None:
+        if check_not_negative("temperature", temperature) == 0:
+            raise ValueError("temperature must be above 0; 1 leaves logits as they are. Received: 0.")
         self.temperature = temperature
-        self.loss = loss
 
     def score(self, view: WeightView) -> np.ndarray:
         """Return w (Hg)."""

@@ -1,7 +1,5 @@
 """What the loss gains, to second order, if a weight goes."""
 
-from typing import Any
-
 import numpy as np
 
 from tfprune.criteria.base import WeightCriterion
@@ -17,10 +15,6 @@ class OptimalBrainDamage(WeightCriterion):
     Reference: LeCun et al., Optimal Brain Damage, NeurIPS 1989,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
 
-    Args:
-        loss: `"sampled"`: labels drawn from what the model answers; `"compiled"`: the model's own loss and labels, for
-            the empirical Fisher information; or a function of `y_true` and `y_pred`.
-
     Example:
 
     >>> squares = {"squared_gradient": np.array([[0.5, 1.0]])}
@@ -30,9 +24,6 @@ class OptimalBrainDamage(WeightCriterion):
 
     needs = ("squared_gradient",)
     scope = "global"
-
-    def __init__(self, loss: Any = "sampled") -> None:
-        self.loss = loss
 
     def score(self, view: WeightView) -> np.ndarray:
         """Return w^2 h / 2."""

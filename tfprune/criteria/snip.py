@@ -1,7 +1,5 @@
 """How sensitive the loss is to each connection."""
 
-from typing import Any
-
 import numpy as np
 
 from tfprune.criteria.base import WeightCriterion
@@ -17,10 +15,6 @@ class SNIP(WeightCriterion):
     Reference: Lee et al., SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019,
     https://arxiv.org/abs/1810.02340
 
-    Args:
-        loss: `"compiled"`: the model's own loss and labels; `"sampled"`: labels drawn from what the model answers; or a
-            function of `y_true` and `y_pred`.
-
     Example:
 
     >>> gradient = {"gradient": np.array([[0.5, -1.0]])}
@@ -31,9 +25,7 @@ class SNIP(WeightCriterion):
     needs = ("gradient",)
     scope = "global"
     sums_to_one = True
-
-    def __init__(self, loss: Any = "compiled") -> None:
-        self.loss = loss
+    needs_labels = True
 
     def score(self, view: WeightView) -> np.ndarray:
         """Return |w dL/dw|, not divided yet."""

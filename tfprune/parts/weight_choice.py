@@ -170,7 +170,11 @@ def scores_of(
         np.copyto(scores, -np.inf, where=~masks[name])
         return scores
 
-    return LazyArrays(weights, score)
+    scores = LazyArrays(weights, score)
+    if not criterion.sums_to_one:
+        return scores
+    total = sum(float(each[np.isfinite(each)].sum()) for each in scores.values())
+    return LazyArrays(weights, lambda name: score(name) / total) if total else scores
 
 
 def _checked(scores: np.ndarray, view: WeightView, criterion: WeightCriterion) -> np.ndarray:
