@@ -105,7 +105,9 @@ class SynapticFlow:
 
     def _ones(self) -> Any:
         inputs = self._inputs
-        return inputs.pack(tf.ones([1, *(size or 1 for size in one.shape)], one.dtype) for one in inputs.each or ())
+        return inputs.pack(
+            tf.ones([1, *(size or 1 for size in one.shape)], one.dtype or "float32") for one in inputs.each or ()
+        )
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:

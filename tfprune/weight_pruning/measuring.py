@@ -65,9 +65,10 @@ def _by_kernel(found: Statistics, kernels: Mapping[str, Kernel], needs: set[str]
         known = found.of_variable(kernels[name].path)
         missing = sorted(needs - set(known))
         if missing:
+            kind = type(kernels[name].layer).__name__
             raise ValueError(
-                f"{criterion} cannot score {name!r}: there is no {missing[0]!r} for a "
-                f"{type(kernels[name].layer).__name__}. Name the layers to prune: sparsity={{layer: fraction}}; or use another criterion."
+                f"{criterion} cannot score {name!r}: there is no {missing[0]!r} for a {kind}. Name the layers to "
+                "prune, sparsity={layer: fraction}, or use another criterion."
             )
         return known
 
