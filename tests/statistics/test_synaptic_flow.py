@@ -46,14 +46,14 @@ def test_layers_of_a_chain_have_equal_sums_and_the_model_is_left_alone():
         L.Dense(3, "softmax"),
     ]
     model = randomize(keras.Sequential([keras.Input((8, 8, 2)), *layers]))
-    before, attributes = (
-        weights_of(model),
-        [(layer.dtype_policy.name, vars(layer).get("activation")) for layer in layers],
-    )
+
+    def attributes():
+        return [(layer.dtype_policy.name, vars(layer).get("activation"), "call" in vars(layer)) for layer in layers]
+
+    before, attributes_before = weights_of(model), attributes()
     np.testing.assert_allclose([found.sum() for found in shares(model)], np.ones(4), rtol=1e-5)
     assert same(before, weights_of(model))
-    assert attributes == [(layer.dtype_policy.name, vars(layer).get("activation")) for layer in layers]
-    assert not any("call" in vars(layer) for layer in layers)
+    assert attributes() == attributes_before
 
 
 def test_branches_share_the_flow():
@@ -63,11 +63,9 @@ def test_branches_share_the_flow():
 
 
 def test_deep_network_overflows_nothing():
-    layers = [L.Dense(8, use_bias=False) for _ in range(60)]
-    model = keras.Sequential([keras.Input((8,)), *layers])
-    model.set_weights([np.full((8, 8), 50.0, "float32")] * 60)  # R = 8 * 400^60, about 1e157
-    found = shares(model)
-    np.testing.assert_allclose(found, np.full((60, 8, 8), 1 / 64), rtol=1e-5)
+    model = keras.Sequential([keras.Input((8,)), *(L.Dense(8, use_bias=False) for _ in range(20))])
+    model.set_weights([np.full((8, 8), 1e6, "float32")] * 20)  # R = 8 * (8e6)^20, about 1e139
+    np.testing.assert_allclose(shares(model), np.full((20, 8, 8), 1 / 64), rtol=1e-5)
 
 
 def test_embedding_counts_as_a_product_with_ones():
@@ -77,10 +75,9 @@ def test_embedding_counts_as_a_product_with_ones():
     assert (table > 0).all()
 
 
-def test_no_layer_collapses_where_one_round_would_empty_some():
+def test_no_layer_collapses_at_a_thousandth():
     keras.utils.set_random_seed(0)
-    widths = (64, 256, 16, 128)
-    layers = [L.Dense(width, "relu", use_bias=False) for width in widths]
+    layers = [L.Dense(width, "relu", use_bias=False) for width in (256, 16)]
     model = keras.Sequential([keras.Input((100,)), *layers, L.Dense(10, use_bias=False)])
     tfprune.prune_weights(model, 0.999, SynFlow())
     masks = [recorded_mask(kernel.variable) for kernel in kernels(model)]
@@ -93,12 +90,14 @@ def test_no_layer_collapses_where_one_round_would_empty_some():
     assert reached.any()  # data still flows from the inputs to the outputs
 
 
-def test_networks_through_which_nothing_can_flow_are_refused():
+def test_network_through_which_nothing_can_flow_is_refused():
     model = randomize(keras.Sequential([keras.Input((3,)), L.Dense(4, name="a"), L.Dense(2)]))
     model.get_layer("a").kernel.assign(np.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"Nothing can be said about the flow .*outputs sum to 0\.0"):
         shares(model)
 
+
+def test_model_with_a_call_of_its_own():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -109,5 +108,4 @@ def test_networks_through_which_nothing_can_flow_are_refused():
 
     own = Own()
     own(np.ones((1, 3)))
-    with pytest.raises(ValueError, match="shape of the inputs of .* is not known"):
-        tfprune.prune_weights(own, 0.5, SynFlow())
+    np.testing.assert_allclose(shares(own)[0].sum(), 1, rtol=1e-5)

@@ -92,12 +92,8 @@ class SynapticFlow:
         with tf.GradientTape(watch_accessed_variables=False) as tape, _linear(_layers(model)):
             for source in sources:
                 tape.watch(source)
-            outputs, _ = model.stateless_call(
-                [values[id(v)] for v in model.trainable_variables],
-                [values[id(v)] for v in model.non_trainable_variables],
-                self._ones(),
-                training=False,
-            )
+            with keras.StatelessScope([(variable, values[id(variable)]) for variable in model.variables]):
+                outputs = model(self._ones(), training=False)
             total = tf.add_n([tf.reduce_sum(tf.cast(each, tf.float64)) for each in keras.tree.flatten(outputs)])
             flow = tf.math.log(total)
         found = tape.gradient(flow, sources, unconnected_gradients="zero")
@@ -105,9 +101,8 @@ class SynapticFlow:
 
     def _ones(self) -> Any:
         inputs = self._inputs
-        return inputs.pack(
-            tf.ones([1, *(size or 1 for size in one.shape)], one.dtype or "float32") for one in inputs.each or ()
-        )
+        shapes = [([1, *(size or 1 for size in one.shape)], one.dtype or "float32") for one in inputs.each or ()]
+        return inputs.pack(tf.ones(*each) for each in shapes)
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:
