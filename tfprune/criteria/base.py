@@ -23,6 +23,7 @@ PROVIDERS: dict[str, str] = dict.fromkeys(
         "gate_gradient",
         "gate_gradient_squared",
         "gradient",
+        "hessian_gradient",
         "hessian_weights",
         "squared_gradient",
     ),
@@ -38,7 +39,7 @@ class Criterion:
         needs: The names of the statistics that it reads from a view. It is refused where they are not to be had.
         loss: Of which loss they are: `"sampled"`, with labels drawn from what the model answers; `"compiled"`, the
             model's own loss and labels; or a function of `y_true` and `y_pred`.
-        temperature: What the logits of a softmax are divided by before labels are drawn.
+        temperature: What the logits of a softmax are divided by before labels are drawn, or before the compiled loss.
     """
 
     needs: Collection[str] = ()
@@ -80,7 +81,6 @@ class WeightCriterion(Criterion, ABC):
             kernel, `"output"` those that make the same output.
         sums_to_one: Whether scores are divided by their sum over the network.
         rounds: In how many rounds weights go, if nobody says it.
-        temperature: What logits are divided by before the loss whose statistics are needed.
 
     Example:
 
@@ -92,7 +92,6 @@ class WeightCriterion(Criterion, ABC):
     scope: ClassVar[Literal["global", "local", "output"]] = "local"
     sums_to_one: ClassVar[bool] = False
     rounds: ClassVar[int] = 1
-    temperature: float = 1.0
 
     @abstractmethod
     def score(self, view: WeightView) -> np.ndarray:

@@ -1,5 +1,7 @@
 """How much of the gradient's flow each weight carries."""
 
+from typing import Any
+
 import numpy as np
 
 from tfprune.common.checks import check_not_negative
@@ -19,6 +21,7 @@ class GraSP(WeightCriterion):
     Args:
         temperature: What logits are divided by, as the authors do; it does not touch answers that are no
             probabilities.
+        loss: Of which loss the gradient and the Hessian are; see `Criterion`.
 
     Raises:
         ValueError: If `temperature` is not a number above 0.
@@ -32,12 +35,12 @@ class GraSP(WeightCriterion):
 
     needs = ("hessian_gradient",)
     scope = "global"
-    needs_labels = True
 
-    def __init__(self, temperature: float = 200.0) -> None:
+    def __init__(self, temperature: float = 200.0, loss: Any = "compiled") -> None:
         if check_not_negative("temperature", temperature) == 0:
             raise ValueError("temperature must be above 0; 1 leaves logits as they are. Received: 0.")
         self.temperature = temperature
+        self.loss = loss
 
     def score(self, view: WeightView) -> np.ndarray:
         """Return w (Hg)."""

@@ -1,5 +1,7 @@
 """What the loss gains, to second order, if a weight goes."""
 
+from typing import Any
+
 import numpy as np
 
 from tfprune.criteria.base import WeightCriterion
@@ -15,6 +17,9 @@ class OptimalBrainDamage(WeightCriterion):
     Reference: LeCun et al., Optimal Brain Damage, NeurIPS 1989,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
 
+    Args:
+        loss: Of which loss the gradients are; see `Criterion`.
+
     Example:
 
     >>> squares = {"squared_gradient": np.array([[0.5, 1.0]])}
@@ -24,6 +29,9 @@ class OptimalBrainDamage(WeightCriterion):
 
     needs = ("squared_gradient",)
     scope = "global"
+
+    def __init__(self, loss: Any = "sampled") -> None:
+        self.loss = loss
 
     def score(self, view: WeightView) -> np.ndarray:
         """Return w^2 h / 2."""

@@ -1,5 +1,7 @@
 """How sensitive the loss is to each connection."""
 
+from typing import Any
+
 import numpy as np
 
 from tfprune.criteria.base import WeightCriterion
@@ -15,6 +17,9 @@ class SNIP(WeightCriterion):
     Reference: Lee et al., SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019,
     https://arxiv.org/abs/1810.02340
 
+    Args:
+        loss: Of which loss the gradient is; see `Criterion`.
+
     Example:
 
     >>> gradient = {"gradient": np.array([[0.5, -1.0]])}
@@ -25,7 +30,9 @@ class SNIP(WeightCriterion):
     needs = ("gradient",)
     scope = "global"
     sums_to_one = True
-    needs_labels = True
+
+    def __init__(self, loss: Any = "compiled") -> None:
+        self.loss = loss
 
     def score(self, view: WeightView) -> np.ndarray:
         """Return |w dL/dw|, not divided yet."""

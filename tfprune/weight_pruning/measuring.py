@@ -11,7 +11,6 @@ from tfprune.parts.kernels import Kernel
 from tfprune.parts.weight_choice import Statistics as StatisticsOf
 from tfprune.statistics import Statistics, gather
 from tfprune.statistics.synaptic_flow import SynapticFlow
-from tfprune.statistics.targets import Loss
 
 Measure: TypeAlias = Callable[[], StatisticsOf]
 """Looks at the model as it is now."""
@@ -56,8 +55,7 @@ def measure_for(
 
 
 def _gathered(model: keras.Model, data: Any, criterion: WeightCriterion) -> Statistics:
-    loss: Loss = "compiled" if criterion.needs_labels else "sampled"
-    return gather(model, data, criterion.needs, loss=loss, temperature=criterion.temperature)
+    return gather(model, data, criterion.needs, loss=criterion.loss, temperature=criterion.temperature)
 
 
 def _by_kernel(found: Statistics, kernels: Mapping[str, Kernel], needs: set[str], criterion: str) -> StatisticsOf:
