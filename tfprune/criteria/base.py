@@ -25,6 +25,7 @@ PROVIDERS: dict[str, str] = dict.fromkeys(
         "gradient",
         "hessian_gradient",
         "hessian_weights",
+        "input_norm",
         "squared_gradient",
     ),
     "data= of prune_channels",

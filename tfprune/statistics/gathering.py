@@ -12,6 +12,7 @@ from tfprune.data import Batch, Reader, inputs_of
 from tfprune.statistics.activations import Activations
 from tfprune.statistics.collectors import Collector, Subject
 from tfprune.statistics.gates import GateGradients
+from tfprune.statistics.layer_inputs import InputNorms
 from tfprune.statistics.results import Statistics
 from tfprune.statistics.second_order import HessianGradient, HessianWeights, hessian_vector_product
 from tfprune.statistics.taps import tapped
@@ -26,6 +27,7 @@ COLLECTORS: tuple[type[Collector], ...] = (
     HessianGradient,
     HessianWeights,
     Activations,
+    InputNorms,
 )
 """Everything that can be gathered."""
 
