@@ -204,6 +204,19 @@ def dynamic_sparse(measured: dict[str, Any] | None = None) -> str:
     return markdown(["test accuracy, %, at", *percents, f"units without inputs at {percents[-1]}, of 400"], lines)
 
 
+def before_training(rows: Sequence[dict[str, Any]] | None = None) -> str:
+    """Test accuracy of networks pruned before training, by network, method, what is trained, and sparsity."""
+    found = rows or load("before_training")["measured"]["accuracy"]
+    cells = {(row["network"], row["method"], row["variant"], row["sparsity"]): row for row in found}
+    sparsities = sorted({row["sparsity"] for row in found} - {0.0})
+    lines = []
+    for network, method, variant in dict.fromkeys(key[:3] for key in cells):
+        columns = [cells.get((network, method, variant, sparsity)) for sparsity in (0.0, *sparsities)]
+        numbers = [f"{row['mean']:.2f} ± {row['sd']:.2f}" if row else "" for row in columns]
+        lines.append([f"{network}, {method}" + (f", {variant}" if variant else ""), *numbers])
+    return markdown(["test accuracy, %, at", "0%", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines)
+
+
 def regularization(measured: dict[str, Any] | None = None) -> str:
     """Accuracy, MACs and latency of networks after sparsity regularization, filter pruning, and from scratch."""
     rows = (measured or load("regularization")["measured"])["accuracy"]
@@ -309,7 +322,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        *(recipe_tables, soft_filter_pruning),
+        *(recipe_tables, soft_filter_pruning, before_training),
         *(quantize_zoo, claims),
     )
 }

@@ -16,6 +16,7 @@ from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
 from tfprune.shrinking.widening import widen
 from tfprune.shrinking.widths import Widths
+from tfprune.weight_pruning.one_shot import prune_weights
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "layerwise_density",
     "profile",
     "prune_channels",
+    "prune_weights",
     "quantize_aware",
     "recalibrate",
     "shrink",

@@ -12,6 +12,9 @@ Distribution: TypeAlias = Callable[[Mapping[str, np.ndarray], float], dict[str, 
 """From scores by layer (higher means keep, +inf must stay) and a sparsity in [0, 1) to how many units of each go."""
 
 
+_SMART_RATIO_OF_HEADS = 0.3
+
+
 def uniform(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]:
     """Prune the same fraction of every layer, rounded down; protected units and one unit of a layer always stay.
 
@@ -128,6 +131,54 @@ def global_(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]
     sizes = [part for layer in layers.values() for part in (layer.best, layer.size - layer.best - 1)]
     counts = kth_lowest(without_best, sizes, count).counts(count)
     return {name: counts[2 * index] + counts[2 * index + 1] for index, name in enumerate(layers)}
+
+
+def smart_ratio(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, int]:
+    """Make a layer's density proportional to k^2 + k, k = 1 at the last layer and one more at each before it.
+
+    Classifiers keep 30%: kernels of two axes, or in a network of nothing else the last of them. A layer whose density
+    would be above 1 stays dense, and the layers after it make up for it. The order of the layers counts, and their
+    scores do not: with random scores it is the authors' "random ticket", a strong baseline before training.
+
+    Reference: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, NeurIPS 2020,
+    https://arxiv.org/abs/2009.11094
+
+    Args:
+        scores: Scores by layer from the input to the output, in the shape of its kernel; higher means keep, +inf must
+            stay.
+        sparsity: The fraction of all units to prune, in [0, 1).
+
+    Returns:
+        How many units of each layer go: rounded down, and fewer where protected units are in the way.
+
+    Raises:
+        ValueError: If there is no layer, a layer is empty, a score is NaN, `sparsity` is out of range, or 30% of the
+            classifiers is more than may stay.
+
+    Example:
+
+    >>> smart_ratio({"first": np.ones((3, 3, 8, 16)), "second": np.ones((3, 3, 16, 8)), "head": np.ones((8, 10))}, 0.9)
+    {'first': 990, 'second': 1098, 'head': 56}
+    """
+    layers = _measure(scores, sparsity)
+    heads = {name for name, layer in layers.items() if len(layer.shape) == 2}
+    if len(heads) == len(layers):
+        heads = {list(layers)[-1]}
+    density = dict.fromkeys(heads, _SMART_RATIO_OF_HEADS)
+    left: float = sum(layer.size - floor_share(layer.size, sparsity) for layer in layers.values())
+    left -= sum(_SMART_RATIO_OF_HEADS * layers[name].size for name in heads)
+    if left < 0:
+        raise ValueError(
+            f"smart_ratio keeps 30% of {sorted(heads)}, which is more than a sparsity of {sparsity} lets live. "
+            "Lower it, leave these layers out, or use another distribution."
+        )
+    body = [name for name in layers if name not in heads]
+    shares = {name: (len(body) - place) * (len(body) - place + 1) for place, name in enumerate(body)}
+    for place, name in enumerate(body):  # what a full layer cannot take goes to those after it
+        rest = sum(shares[each] * layers[each].size for each in body[place:])
+        density[name] = min(1.0, left * shares[name] / rest)
+        left -= density[name] * layers[name].size
+    return {name: min(floor_share(layer.size, 1 - density[name]), layer.room) for name, layer in layers.items()}
 
 
 class _Layer(NamedTuple):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,9 @@ PROVIDERS: dict[str, str] = dict.fromkeys(
         "gate_gradient",
         "gate_gradient_squared",
         "gradient",
+        "hessian_gradient",
         "hessian_weights",
+        "input_norm",
         "squared_gradient",
     ),
     "data= of prune_channels",
@@ -38,7 +40,7 @@ class Criterion:
         needs: The names of the statistics that it reads from a view. It is refused where they are not to be had.
         loss: Of which loss they are: `"sampled"`, with labels drawn from what the model answers; `"compiled"`, the
             model's own loss and labels; or a function of `y_true` and `y_pred`.
-        temperature: What the logits of a softmax are divided by before labels are drawn.
+        temperature: What the logits of a softmax are divided by before labels are drawn, or before the compiled loss.
     """
 
     needs: Collection[str] = ()
@@ -75,12 +77,22 @@ class ChannelCriterion(Criterion, ABC):
 class WeightCriterion(Criterion, ABC):
     """A criterion of single weights.
 
+    Attributes:
+        scope: What its scores can be compared with: `"global"` all weights of the network, `"local"` those of the same
+            kernel, `"output"` those that make the same output.
+        sums_to_one: Whether scores are divided by their sum over the network.
+        rounds: In how many rounds weights go, if nobody says it.
+
     Example:
 
     >>> class Largest(WeightCriterion):
     ...     def score(self, view):
     ...         return np.abs(view.weights)
     """
+
+    scope: ClassVar[Literal["global", "local", "output"]] = "local"
+    sums_to_one: ClassVar[bool] = False
+    rounds: ClassVar[int] = 1
 
     @abstractmethod
     def score(self, view: WeightView) -> np.ndarray:
@@ -169,6 +181,37 @@ def as_channel_criterion(criterion: AnyChannelCriterion, provided: Collection[st
         criterion = KernelCriterion(criterion)
     check_needs(criterion, provided)
     return criterion
+
+
+def as_weight_criterion(criterion: Any, who: str) -> WeightCriterion:
+    """Return a criterion of single weights, or raise if it is none.
+
+    Args:
+        criterion: What was given.
+        who: What it was given to, for the message.
+
+    Raises:
+        TypeError: If it is something else; the message says what fits, and where this one would.
+
+    Example:
+
+    >>> from tfprune.criteria import l1_norm
+    >>> as_weight_criterion(l1_norm, "prune_weights")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    TypeError: prune_weights prunes single weights, ... l1_norm ... scores channels: tfprune.prune_channels takes it.
+    """
+    if isinstance(criterion, WeightCriterion):
+        return criterion
+    if isinstance(criterion, type):
+        raise TypeError(f"criterion must be an object: {criterion.__name__}(), not the class {criterion.__name__}.")
+    other = ""
+    if isinstance(criterion, ChannelCriterion) or callable(criterion):
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        other = f" {name} scores channels: tfprune.prune_channels takes it."
+    raise TypeError(
+        f"{who} prunes single weights, so criterion must be a WeightCriterion, such as tfprune.criteria.Magnitude() or "
+        f"LAMP(). Received: {criterion!r}.{other}"
+    )
 
 
 def check_needs(criterion: Criterion, provided: Collection[str]) -> None:

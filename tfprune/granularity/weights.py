@@ -28,6 +28,8 @@ class Unstructured(Granularity):
 class Block(Granularity):
     """Prune blocks of weights, by the mean of their scores; at the border of a kernel a block may be smaller.
 
+    A weight of score -inf is gone already and adds nothing to its block.
+
     Attributes:
         shape: How many inputs and how many outputs a block has. The other axes of a kernel are not grouped.
 
@@ -52,12 +54,15 @@ class Block(Granularity):
                 "Blocks lie in the last two axes of a kernel, one of which is the input axis. "
                 f"Received: scores of shape {scores.shape} and axis={axis}. Use Unstructured() for a vector."
             )
-        means = scores
+        gone = np.isneginf(scores)
+        means = np.where(gone, 0, scores) if gone.any() else scores
         for along, size in self._sizes(axis):
             starts = np.arange(0, scores.shape[along], size)
             means = np.add.reduceat(means, starts, axis=along, dtype=np.float64)
             real = np.diff(np.append(starts, scores.shape[along]))
             means /= real[:, None] if along == -2 else real
+            gone = np.logical_and.reduceat(gone, starts, axis=along)
+        means[gone] = -np.inf
         return means
 
     def expand(self, kept: np.ndarray, shape: tuple[int, ...], axis: int = -2) -> np.ndarray:

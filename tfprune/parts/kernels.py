@@ -28,6 +28,7 @@ class Kernel:
             `"inner/conv1"` inside a nested model.
         input_axis: The axis along which inputs are summed, negative. Of several, the last one; where nothing is
             summed, the channels of a depthwise kernel, or the last axis (`Embedding`, an element-wise `EinsumDense`).
+        output_axes: The axes along which the channels lie that it makes, negative.
         depthwise: Whether it is a depthwise kernel, which has few weights for what they do.
     """
 
@@ -36,6 +37,7 @@ class Kernel:
     layer: keras.layers.Layer
     name: str
     input_axis: int
+    output_axes: tuple[int, ...]
     depthwise: bool
 
 
@@ -86,7 +88,9 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
                 trained.remove(id(variable))  # a shared layer, or a tied variable, counts once
                 last = [kernel.attribute.rpartition(".")[2]] if len(held) > 1 else []
                 name = _unused("/".join([*names, *last]), found)
-                found[name] = Kernel(variable.path, variable, owner, name, kernel.input_axis, kernel.depthwise)
+                found[name] = Kernel(
+                    variable.path, variable, owner, name, kernel.input_axis, kernel.output_axes, kernel.depthwise
+                )
     return tuple(found.values())
 
 

@@ -63,6 +63,35 @@ def answers_of(model: keras.Model, outputs: Any) -> list[Answer]:
     return [Answer(kind, tf.cast(values, tf.float32)) for kind, values in found]
 
 
+def cooled(model: keras.Model, outputs: Any, temperature: float) -> Any:
+    """Return what a model would answer if the logits behind its probabilities were divided by a temperature.
+
+    Args:
+        model: The model.
+        outputs: What it returns, inside a `tf.function`.
+        temperature: Above 0. Answers that are no probabilities stay as they are.
+
+    Returns:
+        Tensors in the structure of the outputs.
+    """
+    flat = keras.tree.flatten(outputs)
+    pairs = zip(flat, _losses(model, outputs), strict=True)
+    return keras.tree.pack_sequence_as(outputs, [_cooled(tensor, loss, temperature) for tensor, loss in pairs])
+
+
+def _cooled(tensor: Any, loss: Any, temperature: float) -> Any:
+    made = _behind(tensor)
+    kind, values = made[0] if made else _as_compiled(tensor, loss)
+    if kind == "linear":
+        return tensor
+    if values is tensor:  # logits
+        return tensor / temperature
+    likely = tf.clip_by_value(tensor, _SMALLEST, 1 - _SMALLEST)
+    if kind == "softmax":
+        return tf.nn.softmax(tf.math.log(likely) / temperature)
+    return tf.sigmoid((tf.math.log(likely) - tf.math.log(1 - likely)) / temperature)
+
+
 def _behind(tensor: Any) -> list[Answer]:
     """The logits that probabilities come out of; none if the tensor is something else."""
     operation = tensor.op

@@ -14,8 +14,9 @@ from tfprune.graph.walk import check_built
 from tfprune.statistics.activations import ActivationMagnitudes, ActivationMoments, ActivationZeros
 from tfprune.statistics.collectors import Collector, Subject, tensor_of
 from tfprune.statistics.gates import GateGradients
+from tfprune.statistics.layer_inputs import InputNorms
 from tfprune.statistics.results import Statistics
-from tfprune.statistics.second_order import HessianWeights, hessian_vector_product
+from tfprune.statistics.second_order import HessianGradient, HessianWeights, hessian_vector_product
 from tfprune.statistics.taps import tapped
 from tfprune.statistics.targets import Loss, Target, as_target
 from tfprune.statistics.undisturbed import undisturbed
@@ -25,10 +26,12 @@ COLLECTORS: tuple[type[Collector], ...] = (
     WeightGradients,
     SquaredWeightGradients,
     GateGradients,
+    HessianGradient,
     HessianWeights,
     ActivationMagnitudes,
     ActivationMoments,
     ActivationZeros,
+    InputNorms,
 )
 """Everything that can be gathered."""
 
@@ -55,7 +58,7 @@ def gather(
         names: What to gather; see `known_statistics`.
         loss: `"sampled"` needs no labels: they are drawn from what the model answers, as for Fisher information;
             `"compiled"` is the model's own loss; or a function of `y_true` and `y_pred`.
-        temperature: Flattens a softmax before labels are drawn from it.
+        temperature: Flattens a softmax before labels are drawn from it, or before the compiled loss sees it.
         max_samples: How many samples to see at most; None for all.
         batch_size: Samples per batch, for arrays.
         seed: Of what is drawn.

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfprune.statistics.collectors import Collector, Subject, tensor_of
 from tfprune.statistics.taps import Taps
-from tfprune.statistics.weight_gradients import add_to, means_of, sums_for
+from tfprune.statistics.weight_gradients import WeightGradients, add_to, means_of, sums_for
 
 
 def hessian_vector_product(
@@ -50,6 +50,34 @@ def hessian_vector_product(
         ]
         slope = tf.add_n(terms) if terms else None
     return [None] * len(tensors) if slope is None else outer.gradient(slope, tensors)
+
+
+class HessianGradient(WeightGradients):
+    """Gathers the product of the Hessian with the gradient: which way a step of descent turns the gradient.
+
+    The data is read twice: for the mean gradient, and for the products of the samples' Hessians with it.
+
+    Reference: Wang et al., Picking Winning Tickets Before Training by Preserving Gradient Flow, ICLR 2020,
+    https://arxiv.org/abs/2002.07376
+    """
+
+    names = ("hessian_gradient",)
+    num_passes = 2
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        self._directions: list[Any] | None = None
+
+    @property
+    def directions(self) -> Sequence[Any] | None:
+        """In the second pass, the mean gradient."""
+        return self._directions
+
+    def end_pass(self, num_samples: int) -> None:
+        """Take the mean gradient for the direction of the next pass."""
+        if self._directions is None:
+            self._directions = [tf.Variable(total / num_samples) for total in self._sums]
+            self._sums = sums_for(self._variables)
 
 
 class HessianWeights(Collector):

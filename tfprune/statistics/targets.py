@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfprune.common.checks import check_not_negative
-from tfprune.statistics.answers import Answer, answers_of
+from tfprune.statistics.answers import Answer, answers_of, cooled
 
 Loss: TypeAlias = Literal["compiled", "sampled"] | Callable[[Any, Any], Any]
 """`"compiled"`: labels and the model's own loss; `"sampled"`: labels drawn from what the model answers; a function."""
@@ -90,6 +90,7 @@ class CompiledLoss(Target):
 
     Args:
         model: A compiled model.
+        temperature: What the logits are divided by that probabilities come out of, before the loss sees them.
 
     Raises:
         ValueError: If it is not compiled with a loss.
@@ -97,7 +98,8 @@ class CompiledLoss(Target):
 
     needs_labels = True
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
+        self._temperature = temperature
         self._is_own = type(model).compute_loss is not keras.Model.compute_loss
         if not getattr(model, "compiled", False) or (model.loss is None and not self._is_own):
             raise ValueError(
@@ -109,6 +111,8 @@ class CompiledLoss(Target):
     def loss(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> Any:
         """Return the summed loss."""
         self._check_reduction(sample_weight)
+        if self._temperature != 1:
+            outputs = cooled(self._model, outputs, self._temperature)
         penalties = 0.0 if self._is_own else sum(self._model.losses)
         losses = per_sample(lambda *sample: self._model.compute_loss(*sample) - penalties, x, y, outputs, sample_weight)
         return tf.reduce_sum(losses)
@@ -197,7 +201,7 @@ def as_target(loss: Loss, model: keras.Model, temperature: float, seed: int) -> 
     Args:
         loss: See `Loss`.
         model: The model.
-        temperature: See `SampledLabels`.
+        temperature: See `SampledLabels` and `CompiledLoss`.
         seed: Of what is drawn.
 
     Raises:
@@ -205,7 +209,7 @@ def as_target(loss: Loss, model: keras.Model, temperature: float, seed: int) -> 
         ValueError: If the name is unknown, or the model has no loss.
     """
     if loss == "compiled":
-        return CompiledLoss(model)
+        return CompiledLoss(model, temperature)
     if loss == "sampled":
         return SampledLabels(model, temperature, seed)
     if isinstance(loss, str) or not callable(loss):

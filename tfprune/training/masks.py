@@ -76,6 +76,28 @@ def apply_masks(model: keras.Model, masks: Masks, factor: float = 0.0) -> None:
         variable.assign(ops.where(mask, variable, left))
 
 
+def record_masks(model: keras.Model, masks: Masks) -> None:
+    """Prune weights for good: a masked weight becomes -0.0, and a living one that is zero +0.0; see `HeldMasks`.
+
+    Args:
+        model: A built Keras model.
+        masks: For each variable path, a bool array of the variable's shape; False where pruned.
+
+    Raises:
+        ValueError: If a path or a shape does not fit the model; no weight is changed then.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> kernel = model.layers[0].kernel
+    >>> record_masks(model, {kernel.path: np.array([[True, False, True]] * 2)})
+    >>> recorded_mask(kernel)[0]
+    array([ True, False,  True])
+    """
+    for variable, mask in _match(model, masks):
+        _write(variable, mask, mask)
+
+
 class HeldMasks(StepHook):
     """Keep masked weights at zero through every step of the training that follows, until released.
 

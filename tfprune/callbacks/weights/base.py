@@ -10,12 +10,13 @@ import numpy as np
 from keras import ops
 
 from tfprune.callbacks.active_schedule import ActiveSchedule
-from tfprune.callbacks.weights.arrays import Arrays, LazyArrays
-from tfprune.callbacks.weights.choice import Choice, scores_of_magnitude
+from tfprune.criteria import Magnitude, WeightCriterion, as_weight_criterion
 from tfprune.distributions import Distribution
 from tfprune.granularity import Granularity, Unstructured, check_granularity
 from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.parts.kernels import Kernel
+from tfprune.parts.lazy_arrays import Arrays, LazyArrays
+from tfprune.parts.weight_choice import Choice, scores_of
 from tfprune.schedules import Schedule, ScheduleLike, as_schedule
 from tfprune.training.clock import Clock
 from tfprune.training.foreign_updates import ForeignUpdates
@@ -77,6 +78,8 @@ class SparseTraining(keras.callbacks.Callback):
     """Whether an update needs the dense gradient of a training step, and whether that step moves the weights."""
     rewires: ClassVar[bool] = True
     """Whether an update only makes new connections, which would be pointless after the last step."""
+    ranked_by: WeightCriterion = Magnitude()
+    """Which weights go first."""
 
     def __init__(
         self,
@@ -220,10 +223,10 @@ class SparseTraining(keras.callbacks.Callback):
         Returns:
             The masks by kernel name.
         """
-        return self._choice.masks(scores, sparsity, progress, distribution or self.distribution)
+        return self._choice.masks(scores, sparsity, progress, distribution or self.distribution, self.ranked_by.scope)
 
     def prune_smallest(self, weights: Arrays, masks: Arrays, sparsity: float, final: float | None) -> Arrays:
-        """Return masks without the smallest weights; what is pruned already stays pruned.
+        """Return masks without the smallest weights, or those lowest by `ranked_by`; what is pruned stays pruned.
 
         Args:
             weights: By kernel name.
@@ -234,7 +237,8 @@ class SparseTraining(keras.callbacks.Callback):
         Returns:
             The masks by kernel name.
         """
-        chosen = self.prune(scores_of_magnitude(weights, masks), sparsity, progress=self._progress(sparsity, final))
+        scores = scores_of(self.ranked_by, weights, masks)
+        chosen = self.prune(scores, sparsity, progress=self._progress(sparsity, final))
         for name, mask in chosen.items():
             np.logical_and(mask, masks[name], out=mask)
         return chosen
@@ -408,6 +412,27 @@ class SparseTraining(keras.callbacks.Callback):
 
     def _by_path(self, arrays: Arrays) -> dict[str, np.ndarray]:
         return {self._kernels[name].path: array for name, array in arrays.items()}
+
+
+def without_data(criterion: WeightCriterion, who: str) -> WeightCriterion:
+    """Return a criterion that a callback can use, or raise: there are weights to look at, and no data.
+
+    Args:
+        criterion: What the user gave.
+        who: The callback.
+
+    Raises:
+        TypeError: If it is no criterion of single weights.
+        ValueError: If it needs statistics.
+    """
+    criterion, name = as_weight_criterion(criterion, who), type(criterion).__name__
+    if criterion.needs:
+        raise ValueError(
+            f"{name} needs the statistics {sorted(criterion.needs)}, and {who} sees the weights alone. Prune before "
+            f"fit: tfprune.prune_weights(model, sparsity, criterion={name}(), data=...); MagnitudePruning(0.0) then "
+            "holds what it has pruned."
+        )
+    return criterion
 
 
 def _check_seed(seed: int) -> int:

@@ -3,11 +3,12 @@
 import math
 from typing import Any
 
-from tfprune.callbacks.weights.arrays import Arrays
-from tfprune.callbacks.weights.base import SparseTraining
+from tfprune.callbacks.weights.base import SparseTraining, without_data
 from tfprune.callbacks.weights.rigl import grow_by_gradient
+from tfprune.criteria import Magnitude, WeightCriterion
 from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.graph.exclude import Exclude, Overrides
+from tfprune.parts.lazy_arrays import Arrays
 from tfprune.schedules import Cosine, Polynomial, Schedule, ScheduleLike, as_schedule
 
 
@@ -28,6 +29,7 @@ class GraNet(SparseTraining):
         drop: Which fraction of each layer's living weights is replaced: a schedule that counts in the unit of the
             other. A number falls on a cosine to 0.005 over the whole training; it is asked for as often as the schedule
             prunes, and so is a function of the step.
+        criterion: By what weights are pruned and dropped: a criterion of single weights that needs no data.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Final sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a
             dict from layer to sparsity, or a function that returns one or None. They count apart from all others.
@@ -60,11 +62,13 @@ class GraNet(SparseTraining):
         sparsity: ScheduleLike,
         *,
         drop: ScheduleLike = 0.5,
+        criterion: WeightCriterion = Magnitude(),  # noqa: B008 (pure)
         exclude: Exclude = None,
         overrides: Overrides = None,
         seed: int | None = None,
     ) -> None:
         schedule = as_schedule(self.scheduled, sparsity, lambda final: Polynomial(final, initial=min(0.5, final)))
+        self.ranked_by = without_data(criterion, type(self).__name__)
         super().__init__(schedule, global_, None, exclude, overrides, seed)
         self.drop = _as_often(schedule, drop)
 
@@ -101,7 +105,7 @@ class GraNet(SparseTraining):
             return masks, {}
         fraction = self._dropping.value(time)
         counts = {name: math.ceil(round(mask.sum() * fraction, 9)) for name, mask in masks.items()}
-        return grow_by_gradient(weights, masks, gradients, counts)
+        return grow_by_gradient(self.ranked_by, weights, masks, gradients, counts)
 
     def _regenerates(self, time: int) -> bool:
         """New weights would be pointless after the last step."""

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from tfprune.callbacks.weights.arrays import Arrays
-from tfprune.callbacks.weights.base import SparseTraining
-from tfprune.distributions import Distribution, uniform
+from tfprune.callbacks.weights.base import SparseTraining, without_data
+from tfprune.criteria import Magnitude, WeightCriterion
+from tfprune.distributions import Distribution
 from tfprune.granularity import Granularity
 from tfprune.graph.exclude import Exclude, Overrides
+from tfprune.parts.lazy_arrays import Arrays
+from tfprune.parts.weight_choice import distribution_for
 from tfprune.schedules import Polynomial, ScheduleLike, as_schedule
 
 
@@ -24,9 +26,11 @@ class MagnitudePruning(SparseTraining):
         sparsity: The final sparsity, in [0, 1); or a schedule such as
             `Polynomial(0.9, initial=0.5, begin=1000, end=5000, frequency=100)`, or a function of the step. It may not
             fall, since pruned weights do not come back.
+        criterion: What takes the place of the magnitude: a criterion of single weights that needs no data, such as
+            `LAMP()`.
         granularity: `Unstructured()`, `NofM(2, 4)` or `Block((4, 1))`.
-        distribution: `uniform` (every layer alike), `global_` (the smallest weights of the whole network) or
-            another.
+        distribution: `uniform` (every layer alike), `global_` (the lowest weights of the whole network) or another. By
+            default `uniform`, and `global_` for a criterion that compares weights of all layers, as LAMP does.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Final sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a
             dict from layer to sparsity, or a function that returns one or None. They count apart from all others.
@@ -55,12 +59,15 @@ class MagnitudePruning(SparseTraining):
         self,
         sparsity: ScheduleLike,
         *,
+        criterion: WeightCriterion = Magnitude(),  # noqa: B008 (pure)
         granularity: Granularity | None = None,
-        distribution: Distribution = uniform,
+        distribution: Distribution | None = None,
         exclude: Exclude = None,
         overrides: Overrides = None,
     ) -> None:
         schedule = as_schedule(self.scheduled, sparsity, Polynomial)
+        self.ranked_by = without_data(criterion, type(self).__name__)
+        distribution = distribution or distribution_for(criterion)
         super().__init__(schedule, distribution, granularity, exclude, overrides, seed=0)
         if isinstance(schedule, Polynomial):
             self.granularity.check_sparsity(schedule.final)

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.callbacks.weights.arrays import Arrays
-from tfprune.callbacks.weights.base import SparseTraining
+from tfprune.callbacks.weights.base import SparseTraining, without_data
 from tfprune.common.checks import check_fraction
+from tfprune.criteria import Magnitude, WeightCriterion
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.growth import drop_and_grow
+from tfprune.parts.lazy_arrays import Arrays
+from tfprune.parts.weight_choice import scores_of
 from tfprune.schedules import Cosine, ScheduleLike, as_schedule
 
 
@@ -34,6 +36,7 @@ class RigL(SparseTraining):
         drop: Which fraction of living weights is replaced, and when: `Cosine(0.3)` decays to zero, `Constant(0.3)`
             stays. Both take `begin`, `end`, `frequency` and `unit` (`"steps"` or `"epochs"`). A number stands for the
             cosine; a function of the step works too.
+        criterion: By what weights are dropped: a criterion of single weights that needs no data.
         distribution: How sparsity is split over layers: `erdos_renyi_kernel`, `erdos_renyi` or `uniform`.
         exclude: Layers to leave dense: a list of layer objects, or a function from a layer to bool.
         overrides: Sparsities of their own for some layers, also depthwise ones, which are dense otherwise: a dict from
@@ -66,12 +69,14 @@ class RigL(SparseTraining):
         sparsity: float,
         *,
         drop: ScheduleLike = Cosine(0.3),  # noqa: B008 (frozen)
+        criterion: WeightCriterion = Magnitude(),  # noqa: B008 (pure)
         distribution: Distribution = erdos_renyi_kernel,
         exclude: Exclude = None,
         overrides: Overrides = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(as_schedule(self.scheduled, drop, Cosine), distribution, None, exclude, overrides, seed)
+        self.ranked_by = without_data(criterion, type(self).__name__)
         self._sparsity = check_fraction("sparsity", sparsity)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -87,15 +92,16 @@ class RigL(SparseTraining):
         """Drop the smallest weights of each layer, and grow by the gradient."""
         fraction = self.value(time)
         counts = {name: floor_share(int(mask.sum()), fraction) for name, mask in masks.items()}
-        return grow_by_gradient(weights, masks, gradients, counts)
+        return grow_by_gradient(self.ranked_by, weights, masks, gradients, counts)
 
 
 def grow_by_gradient(
-    weights: Arrays, masks: Arrays, gradients: Arrays, counts: Mapping[str, int]
+    criterion: WeightCriterion, weights: Arrays, masks: Arrays, gradients: Arrays, counts: Mapping[str, int]
 ) -> tuple[Arrays, Arrays]:
-    """Drop the smallest weights of each layer, and grow as many where the gradient is largest.
+    """Drop the lowest weights of each layer, and grow as many where the gradient is largest.
 
     Args:
+        criterion: By what weights are dropped.
         weights: By kernel name.
         masks: The masks that hold now, by kernel name.
         gradients: The dense gradients, by kernel name.
@@ -105,8 +111,9 @@ def grow_by_gradient(
         The new masks, and bool arrays that are True where a weight starts anew: where none was alive. One that was
         dropped and grown at once keeps its value.
     """
+    scores = scores_of(criterion, weights, masks)
     grown = {
-        name: drop_and_grow(mask, np.abs(weights[name]), np.abs(gradients[name]), counts[name]).mask
+        name: drop_and_grow(mask, scores[name], np.abs(gradients[name]), counts[name]).mask
         for name, mask in masks.items()
     }
     return grown, {name: mask & ~masks[name] for name, mask in grown.items()}

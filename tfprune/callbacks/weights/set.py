@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfprune.callbacks.weights.arrays import Arrays
 from tfprune.callbacks.weights.base import SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.granularity import floor_share
 from tfprune.graph.exclude import Exclude, Overrides
 from tfprune.growth import Rewiring, drop_and_grow, drop_by_sign, grow
+from tfprune.parts.lazy_arrays import Arrays
 from tfprune.schedules import Constant, ScheduleLike, as_schedule
 
 

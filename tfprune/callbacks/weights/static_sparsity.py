@@ -1,10 +1,10 @@
 """Static sparse training: a random mask that never changes."""
 
-from tfprune.callbacks.weights.arrays import Arrays
 from tfprune.callbacks.weights.base import SparseTraining
 from tfprune.common.checks import check_fraction
 from tfprune.distributions import Distribution, erdos_renyi_kernel
 from tfprune.graph.exclude import Exclude, Overrides
+from tfprune.parts.lazy_arrays import Arrays
 from tfprune.schedules import Constant
 
 

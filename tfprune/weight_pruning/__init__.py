@@ -1,0 +1,1 @@
+"""Single weights pruned at once, before training or after it, by what the weights or data say."""
