@@ -25,7 +25,7 @@ LEVELS = [
     ["rewriting", "data"],
     ["layers", "quantization", "statistics"],
     ["parts"],
-    ["shrinking", "exporting", "masking"],
+    ["shrinking", "exporting", "masking", "reconstruction"],
     ["callbacks"],
     ["measure"],
     ["html_report", "drivers"],

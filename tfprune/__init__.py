@@ -10,6 +10,7 @@ from tfprune.html_report import write_report
 from tfprune.measure import benchmark, compare, layerwise_density
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware, strip
+from tfprune.reconstruction import ReconstructionReport, reconstruct
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
@@ -27,6 +28,7 @@ __all__ = [
     "ExportReport",
     "ImageMetadata",
     "Ranking",
+    "ReconstructionReport",
     "Widths",
     "benchmark",
     "callbacks",
@@ -41,6 +43,7 @@ __all__ = [
     "prune_channels",
     "quantize_aware",
     "recalibrate",
+    "reconstruct",
     "shrink",
     "strip",
     "widen",
