@@ -24,7 +24,7 @@ LEVELS = [
     ["criteria", "distributions", "files", "growth", "graph", "runtime"],
     ["rewriting", "data"],
     ["layers", "quantization", "statistics"],
-    ["parts"],
+    ["parts", "reconstruction"],
     ["shrinking", "exporting", "masking", "weight_pruning"],
     ["callbacks"],
     ["measure"],

@@ -10,6 +10,7 @@ from tfprune.html_report import write_report
 from tfprune.measure import benchmark, compare, layerwise_density
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware, strip
+from tfprune.reconstruction import ReconstructionReport, reconstruct
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
@@ -28,6 +29,7 @@ __all__ = [
     "ExportReport",
     "ImageMetadata",
     "Ranking",
+    "ReconstructionReport",
     "Widths",
     "benchmark",
     "callbacks",
@@ -43,6 +45,7 @@ __all__ = [
     "prune_weights",
     "quantize_aware",
     "recalibrate",
+    "reconstruct",
     "shrink",
     "strip",
     "widen",

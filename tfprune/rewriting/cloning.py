@@ -13,6 +13,7 @@ from tfprune.graph.rules.registry import count_alive
 from tfprune.graph.walk import Shape
 from tfprune.rewriting.edits import Edits
 from tfprune.rewriting.engine import Rewriter
+from tfprune.rewriting.kept_positions import remember
 
 
 def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]) -> keras.Model:
@@ -27,7 +28,9 @@ def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: d
     Returns:
         A new model, compiled like the model.
     """
-    return _Resizer(analysis, alive, biases).rewrite(model)
+    small = _Resizer(analysis, alive, biases).rewrite(model)
+    remember(small, model, analysis, alive)
+    return small
 
 
 def rebuild_anew(model: keras.Model, analysis: Analysis, counts: np.ndarray) -> keras.Model:
@@ -59,8 +62,10 @@ def duplicate(
     Returns:
         The copy and the variables.
     """
-    resizer = _Resizer(analysis, np.ones(analysis.trace.num_channels, bool), edits=edits)
+    alive = np.ones(analysis.trace.num_channels, bool)
+    resizer = _Resizer(analysis, alive, edits=edits)
     copy = resizer.rewrite(model)
+    remember(copy, model, analysis, alive)
     variables = [zip(layer.variables, twin.variables, strict=True) for layer, twin in resizer.copies.pairs]
     return copy, {id(variable): twin for each in variables for variable, twin in each}
 

@@ -1,0 +1,195 @@
+"""Make up for removed channels without training: refit every layer that read them."""
+
+import warnings
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from tfprune.common.checks import check_choice, check_count, check_not_negative
+from tfprune.data import Batch, Reader, inputs_of
+from tfprune.graph import check_built
+from tfprune.reconstruction.heads import head_layers
+from tfprune.reconstruction.least_squares import NormalEquations
+from tfprune.reconstruction.playback import Moment, numbers, play
+from tfprune.reconstruction.readings import Reading, reading_of
+from tfprune.reconstruction.repair_report import ReconstructionReport, RefittedLayer
+from tfprune.reconstruction.shortcuts import Shortcut, following_norm
+from tfprune.reconstruction.targets import Targets
+from tfprune.rewriting.kept_positions import kept_positions, named_kernels
+
+Layers = Literal["all", "body", "head"]
+
+EXACT = 1e-10
+"""A layer that lacks no more than this share of the variance computes the same, and keeps its weights."""
+
+
+def reconstruct(
+    small: keras.Model,
+    model: keras.Model,
+    data: Any,
+    *,
+    layers: Layers = "all",
+    ridge: float = 1e-3,
+    max_samples: int = 1024,
+    seed: int = 0,
+) -> ReconstructionReport:
+    """Refit a smaller model to the one that channels were removed from, in place: no training, and no labels.
+
+    From the inputs to the outputs, each layer that multiplies by a kernel is fitted anew by least squares: its inputs
+    are those that it gets in the smaller model, whose layers before it are refitted already, and its targets what the
+    larger model computes there before the activation, for the channels that stayed. The last layer of a residual
+    branch also makes up for what the shortcut lacks. BatchNormalization is recalibrated on the way. Layers that cannot
+    be refitted, such as recurrent ones, stay as they are and are named in the report. Whatever is raised leaves the
+    smaller model unchanged; the larger one never changes.
+
+    All samples run through both models side by side: memory holds what lies between two layers, for all of them, and
+    the products of all inputs of one layer.
+
+    Reference: He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017,
+    https://arxiv.org/abs/1707.06168
+
+    Args:
+        small: What `tfprune.prune_channels` or `tfprune.shrink` made of the model, or a file of it that was not
+            trained further.
+        model: The model that the channels were removed from.
+        data: Inputs as for training, in any form that `fit` takes; labels are not used.
+        layers: `"all"`, only the `"head"` (the layers that make the outputs), or only the `"body"` (the others).
+        ridge: How strongly kernels are held to what they are, relative to the mean square of the inputs; above 0.
+        max_samples: How many samples to use at most: evenly spread over arrays, the first ones of anything else.
+        seed: Of the positions of feature maps that are looked at.
+
+    Returns:
+        A report: the error of each layer before and after, and the layers that were left.
+
+    Raises:
+        TypeError: If a model is not a Keras 3 model, or the data has another form.
+        ValueError: If an argument is out of range, the smaller model does not come from the larger one, or numbers
+            that a layer gets are not finite.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(3, name="classes")])
+    >>> from tfprune import prune_channels
+    >>> small = prune_channels(model, 0.5)
+    >>> report = reconstruct(small, model, np.random.default_rng(0).normal(size=(256, 4)))
+    >>> [(layer.name, layer.error_after < 1e-3) for layer in report.refitted]  # four linear units carry four inputs
+    [('classes', True)]
+    """
+    check_choice("layers", layers, ("all", "body", "head"))
+    check_count("max_samples", max_samples)
+    if not check_not_negative("ridge", ridge):
+        raise ValueError("ridge must be above 0: without it, inputs that depend on each other leave no solution.")
+    check_built(small)
+    check_built(model)
+    if small is model:
+        raise ValueError(f"{model.name!r} was given twice. Give the smaller model first, then the larger one.")
+    kept = kept_positions(small, model)
+    batches = list(Reader(data, inputs_of(model), batch_size=64, max_samples=max_samples))
+    state = [(variable, variable.numpy()) for variable in small.variables]
+    larger = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    try:
+        return _Repair(small, Targets(model, kept, batches, seed), layers, ridge).run(batches)
+    except BaseException:
+        _put_back(state)
+        raise
+    finally:
+        _put_back(larger)
+
+
+def _put_back(state: list[tuple[keras.Variable, np.ndarray]]) -> None:
+    for variable, value in state:
+        variable.assign(value)
+
+
+class _Repair:
+    """Refits the layers of one model, in the order of the data."""
+
+    def __init__(self, small: keras.Model, targets: Targets, layers: Layers, ridge: float) -> None:
+        self._small, self._targets, self._ridge = small, targets, ridge
+        head = head_layers(small)
+        self._wanted = {
+            id(layer)
+            for _, layer, _ in named_kernels(small)
+            if layers in ("all", "head" if id(layer) in head else "body")
+            and not isinstance(layer, keras.layers.Embedding)
+        }
+        self._refitted: list[RefittedLayer] = []
+        self._left: dict[str, str] = {}
+        self._shifts: dict[int, Shortcut] = {}
+
+    def run(self, batches: list[Batch]) -> ReconstructionReport:
+        calls: dict[int, int] = {}
+        for moment in play(self._small, batches):
+            layer = moment.node.operation
+            calls[id(layer)] = calls.get(id(layer), 0) + 1
+            if type(layer) is keras.layers.BatchNormalization:
+                self._recalibrate(moment)
+            elif id(layer) in self._wanted:
+                self._meet(moment)
+        for name, layer, _ in named_kernels(self._small):
+            if id(layer) in self._wanted and id(layer) not in calls:
+                self._left[name.rpartition("/")[0]] = "it works inside another layer"
+        return ReconstructionReport(self._small.name, tuple(self._refitted), self._left)
+
+    def _meet(self, moment: Moment) -> None:
+        reading = reading_of(moment.node.operation)
+        if reading is None:
+            self._left[moment.name] = f"{type(moment.node.operation).__name__} is not refitted"
+        elif np.signbit(kernel := reading.kernel.numpy())[kernel == 0].any():
+            self._left[moment.name] = "single weights of it are pruned"
+        else:
+            self._refit(moment, reading)
+
+    def _refit(self, moment: Moment, reading: Reading) -> None:
+        target = self._targets.of(f"{moment.name}/{reading.axes.attribute}")
+        shortcut = Shortcut.of(moment, reading)
+        if shortcut is not None and target.shortcut is not None:
+            shortcut.aim(target)
+        else:
+            shortcut = None
+        present = reading.matrix(numbers(reading.kernel))
+        groups, unknowns, outputs = present.shape
+        equations = NormalEquations(groups, unknowns, outputs)
+        for index, (where, aim) in enumerate(zip(target.where, target.outputs, strict=True)):
+            rows = reading.rows(numbers(moment.inputs[index]), where)
+            if not (np.isfinite(rows).all() and np.isfinite(aim).all()):
+                raise ValueError(f"{moment.name!r} gets or makes numbers that are not finite, so it cannot be fitted.")
+            equations.add(rows, aim.reshape(len(aim), groups, outputs))
+        if equations.count < unknowns:
+            self._warn_few(moment.name, equations.count, unknowns, target.per_sample)
+        norm = following_norm(moment)
+        fitted = equations.centred() if reading.bias is not None or norm is not None else equations
+        before = fitted.error(present)
+        if before < EXACT:
+            self._left[moment.name] = "it computes what it did"
+            return
+        found = fitted.solution(present, self._ridge)
+        reading.kernel.assign(reading.folded(found))
+        if reading.bias is not None:
+            rows_mean, targets_mean = equations.means
+            bias = targets_mean - np.einsum("gd,gdm->gm", rows_mean, found)
+            reading.bias.assign(bias.reshape(tuple(reading.bias.shape)))
+        self._refitted.append(
+            RefittedLayer(moment.name, equations.count, unknowns, before, fitted.error(found), shortcut is not None)
+        )
+
+    def _recalibrate(self, moment: Moment) -> None:
+        """Give a BatchNormalization the mean and variance of what now goes into it."""
+        layer = moment.node.operation
+        total, square, count = 0.0, 0.0, 0
+        for batch in moment.inputs:
+            rows = np.moveaxis(numbers(batch), layer.axis, -1)
+            rows = rows.reshape(-1, rows.shape[-1])
+            total, square, count = total + rows.sum(axis=0), square + (rows**2).sum(axis=0), count + len(rows)
+        mean = total / count
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(np.maximum(square / count - mean**2, 0.0))
+
+    def _warn_few(self, name: str, count: int, unknowns: int, per_sample: int) -> None:
+        warnings.warn(
+            f"{name!r} has {unknowns} numbers to fit for each output, and the data shows {count} positions. The ridge "
+            f"keeps what they do not tell, but give at least {-(-unknowns // per_sample)} samples.",
+            stacklevel=6,
+        )
