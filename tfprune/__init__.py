@@ -11,6 +11,7 @@ from tfprune.measure import benchmark, compare, layerwise_density
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware, strip
 from tfprune.shrinking.budget import Budget
+from tfprune.shrinking.depth import remove_layers, residual_blocks
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
@@ -41,6 +42,8 @@ __all__ = [
     "prune_channels",
     "quantize_aware",
     "recalibrate",
+    "remove_layers",
+    "residual_blocks",
     "shrink",
     "strip",
     "widen",

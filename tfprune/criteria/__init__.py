@@ -11,6 +11,7 @@ from tfprune.criteria.base import (
     as_channel_criterion,
 )
 from tfprune.criteria.batch_norm_gamma import BatchNormGamma
+from tfprune.criteria.blocks import BlockCriterion, BlockInfluence, BlockView, LossChange
 from tfprune.criteria.gamma_beta import GammaBeta
 from tfprune.criteria.geometric_median import geometric_median_distance
 from tfprune.criteria.group_fisher import GroupFisher
@@ -25,6 +26,9 @@ __all__ = [
     "APoZ",
     "AnyChannelCriterion",
     "BatchNormGamma",
+    "BlockCriterion",
+    "BlockInfluence",
+    "BlockView",
     "ChannelCriterion",
     "ChannelScores",
     "ChannelView",
@@ -35,6 +39,7 @@ __all__ = [
     "GroupNorm",
     "KernelFunction",
     "LabelFreeHessian",
+    "LossChange",
     "MeanActivation",
     "MemberView",
     "Norm",
