@@ -7,7 +7,7 @@ from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, 
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.measure import benchmark, compare, layerwise_density
+from tfprune.measure import benchmark, compare, layerwise_density, sensitivity
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware, strip
 from tfprune.shrinking.budget import Budget
@@ -44,6 +44,7 @@ __all__ = [
     "recalibrate",
     "remove_layers",
     "residual_blocks",
+    "sensitivity",
     "shrink",
     "strip",
     "widen",

@@ -1,4 +1,4 @@
-"""The residual blocks of a model: which could be left out, what data says about them, and models without some of them."""
+"""The residual blocks of a model: which can go, what data says about them, and models without some."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

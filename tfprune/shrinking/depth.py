@@ -72,8 +72,8 @@ def residual_blocks(
 ) -> ResidualBlocks:
     """Find the residual blocks of a model, say which of them can be left out, and score them.
 
-    A block is a branch that is added to its shortcut: of a transformer, attention and MLP are a block each. It can go if
-    its shortcut has no kernel, so that what comes in takes the place of what comes out.
+    A block is a branch that is added to its shortcut: of a transformer, attention and MLP are a block each. It can go
+    if its shortcut has no kernel, so that what comes in takes the place of what comes out.
 
     Args:
         model: A built Keras model that `tfprune.channel_groups` can read.
@@ -118,8 +118,8 @@ def remove_layers(
 ) -> keras.Model:
     """Remove the least important residual blocks of a model, and return a shallower, plain Keras model.
 
-    A block is a branch that is added to its shortcut; without it, and without the addition, its input takes the place of
-    its output. Of a transformer, attention and MLP are a block each, with the normalization at their beginning.
+    A block is a branch that is added to its shortcut; without it, and without the addition, its input takes the place
+    of its output. Of a transformer, attention and MLP are a block each, with the normalization at their beginning.
     `tfprune.residual_blocks(model)` shows them. All scores are those of the whole model, from which the lowest go at
     once. `ScalingFactor` layers become part of weights, as in `tfprune.shrink`. The model itself is not changed.
 
@@ -133,8 +133,8 @@ def remove_layers(
         model: A built Keras model that `tfprune.channel_groups` can read.
         count: How many blocks go. Give either this or `budget`.
         budget: The budget to meet: blocks go from the least important on, until it holds.
-        criterion: What makes a block important: `tfprune.criteria.BlockInfluence()` if left out, which needs data but no
-            labels, `LossChange()`, or one of your own.
+        criterion: What makes a block important: `tfprune.criteria.BlockInfluence()` if left out, which needs data but
+            no labels, `LossChange()`, or one of your own.
         data: Some hundreds of samples, in any form that `fit` takes; of more than 1,024, so many are used.
         exclude: Layers to leave alone, and their blocks: a list of layer objects, or a function from a layer to bool.
 
@@ -208,8 +208,8 @@ def _checked(criterion: BlockCriterion | None, data: Any) -> BlockCriterion:
         raise ValueError(f"{type(criterion).__name__} needs {unknown}. Known of blocks: {list(STATISTICS)}.")
     if criterion.needs and data is None:
         raise ValueError(
-            f"{type(criterion).__name__} needs data: some hundreds of inputs like those of training, without labels, or "
-            "with them for LossChange('compiled'). Pass data=x, or a criterion of your own that needs none."
+            f"{type(criterion).__name__} needs data: some hundreds of inputs like those of training, with labels only "
+            "for LossChange('compiled'). Pass data=x, or a criterion of your own that needs none."
         )
     return criterion
 
@@ -231,8 +231,8 @@ def _scores(model: keras.Model, blocks: Blocks, criterion: BlockCriterion, batch
     wrong = [view.name for view, score in zip(views, scores, strict=True) if not np.isfinite(score)]
     if wrong:
         raise ValueError(
-            f"{type(criterion).__name__} of {model.name!r} is NaN or infinite for the blocks {wrong}. Check the weights "
-            "and the data."
+            f"{type(criterion).__name__} of {model.name!r} is NaN or infinite for the blocks {wrong}. Check weights "
+            "and data."
         )
     return scores
 

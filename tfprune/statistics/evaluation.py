@@ -1,10 +1,9 @@
 """What a model's outputs are worth as its weights are now: asked often, compiled once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfprune.data import Batch
@@ -32,10 +31,11 @@ class Evaluation:
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
-    >>> evaluation = Evaluation(model, [Batch(np.ones((4, 2), "float32"))], "divergence")
+    >>> evaluation = Evaluation(model, [Batch(keras.ops.ones((4, 2)).numpy())], "divergence")
     >>> kernel = model.layers[0].kernel
-    >>> kernel.assign(kernel + 1.0) is None, evaluation.loss()
-    (False, 4.0)
+    >>> changed = kernel.assign(kernel + 1.0)
+    >>> evaluation.loss()
+    4.0
     """
 
     def __init__(self, model: keras.Model, batches: Sequence[Batch], loss: EvaluationLoss) -> None:
@@ -43,7 +43,6 @@ class Evaluation:
         self._num_samples = sum(batch.num_samples for batch in batches)
         self._own: list[Any] = [None] * len(batches)
         self._target = CompiledLoss(model) if loss == "compiled" else None
-        self._outputs = tf.function(lambda x: model(x, training=False), reduce_retracing=True, autograph=False)
         self._step = tf.function(self._summed, reduce_retracing=True, autograph=False)
         if loss == "divergence":
             answered = tf.function(self._answered, reduce_retracing=True, autograph=False)
@@ -56,11 +55,6 @@ class Evaluation:
             for batch, own in zip(self._batches, self._own, strict=True)
         ]
         return sum(sums) / self._num_samples
-
-    def outputs(self) -> Iterator[tuple[Batch, Any]]:
-        """Yield each batch with what the model answers, as NumPy arrays."""
-        for batch in self._batches:
-            yield batch, keras.tree.map_structure(keras.ops.convert_to_numpy, self._outputs(batch.x))
 
     def _answered(self, x: Any) -> list[Any]:
         return [answer.values for answer in answers_of(self._model, self._model(x, training=False))]
