@@ -7,11 +7,12 @@ from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, 
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.measure import benchmark, compare, layerwise_density
+from tfprune.measure import benchmark, compare, layerwise_density, sensitivity
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware, strip
 from tfprune.reconstruction import ReconstructionReport, reconstruct
 from tfprune.shrinking.budget import Budget
+from tfprune.shrinking.depth import remove_layers, residual_blocks
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
@@ -46,6 +47,9 @@ __all__ = [
     "quantize_aware",
     "recalibrate",
     "reconstruct",
+    "remove_layers",
+    "residual_blocks",
+    "sensitivity",
     "shrink",
     "strip",
     "widen",

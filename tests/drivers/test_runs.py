@@ -17,8 +17,9 @@ import tensorflow as tf
 from networks import same as equal
 from toy_run import DATA, SETTINGS, count, follow, network, phases, same, state_of
 
+from tfprune.data.fingerprints import model_fingerprint
 from tfprune.drivers.display import Display
-from tfprune.drivers.fingerprints import data_fingerprint, model_fingerprint
+from tfprune.drivers.fingerprints import data_fingerprint
 from tfprune.drivers.folder import Folder
 from tfprune.drivers.phases import Phase
 from tfprune.drivers.randomness import draw_seed, seed_everything

@@ -12,6 +12,7 @@ from tfprune.criteria.base import (
     as_weight_criterion,
 )
 from tfprune.criteria.batch_norm_gamma import BatchNormGamma
+from tfprune.criteria.blocks import BlockCriterion, BlockInfluence, BlockView, LossChange
 from tfprune.criteria.gamma_beta import GammaBeta
 from tfprune.criteria.geometric_median import geometric_median_distance
 from tfprune.criteria.grasp import GraSP
@@ -36,6 +37,9 @@ __all__ = [
     "APoZ",
     "AnyChannelCriterion",
     "BatchNormGamma",
+    "BlockCriterion",
+    "BlockInfluence",
+    "BlockView",
     "ChannelCriterion",
     "ChannelScores",
     "ChannelView",
@@ -47,6 +51,7 @@ __all__ = [
     "GroupNorm",
     "KernelFunction",
     "LabelFreeHessian",
+    "LossChange",
     "Magnitude",
     "MeanActivation",
     "MemberView",

@@ -17,11 +17,18 @@ class Branch:
         node: The call that adds.
         index: Which of its two inputs is the branch.
         nodes: The calls of the branch.
+        shortcut: The calls of the shortcut; none if it is the tensor that the branch begins with.
     """
 
     node: Node
     index: int
     nodes: tuple[Node, ...]
+    shortcut: tuple[Node, ...] = ()
+
+    @property
+    def projection(self) -> Node | None:
+        """The call on the shortcut that has a kernel, if there is one: the shortcut alone is no identity then."""
+        return next((node for node in self.shortcut if _has_kernel(node.operation)), None)
 
 
 def residual_branches(wiring: Wiring) -> Iterator[Branch]:
@@ -49,7 +56,7 @@ def residual_branches(wiring: Wiring) -> Iterator[Branch]:
         for node in nodes:
             if is_addition(node.operation) and len(node.inputs) == 2:
                 found = ((index, ancestry.branch(node, index)) for index in (0, 1))
-                yield from (Branch(node, index, nodes) for index, nodes in found if nodes)
+                yield from (Branch(node, index, *nodes) for index, nodes in found if nodes)
 
 
 class _Ancestry:
@@ -85,21 +92,21 @@ class _Ancestry:
                 sources |= self._sources[self._number[id(tensor)]]
             for tensor in node.outputs:
                 self._add(tensor, sources)
-            if any(len(weight.shape) > 1 for weight in getattr(node.operation, "weights", ())):
+            if _has_kernel(node.operation):
                 self._kernels |= 1 << self._number[id(node.outputs[0])]
         self._tensors = {number: tensor for tensor, number in self._number.items()}
 
-    def branch(self, node: Node, index: int) -> tuple[Node, ...]:
-        """The calls of this input of an addition, if it is the branch and the other one the shortcut; else none."""
+    def branch(self, node: Node, index: int) -> tuple[tuple[Node, ...], tuple[Node, ...]] | None:
+        """The calls of this input of an addition and of the other one, if they are branch and shortcut."""
         branch, shortcut = (self._sources[self._number[id(node.inputs[i])]] for i in (index, 1 - index))
         common = branch & shortcut
         if not common or any(tensor.shape != node.outputs[0].shape for tensor in node.inputs):
-            return ()
+            return None
         before = self._sources[common.bit_length() - 1]  # of the last tensor that both come from
         own, passed = branch & ~before, shortcut & ~before
         kernels = [(each & self._kernels).bit_count() for each in (own, passed)]
         longer = not own & passed and kernels[1] <= 1 and kernels[0] > kernels[1]
-        return self._makers(own) if longer and self._is_closed(own, node) else ()
+        return (self._makers(own), self._makers(passed)) if longer and self._is_closed(own, node) else None
 
     def _add(self, tensor: keras.KerasTensor, sources: int) -> None:
         self._number[id(tensor)] = len(self._sources)
@@ -120,3 +127,7 @@ class _Ancestry:
 
     def _within(self, region: int) -> Iterator[int]:
         return (self._tensors[number] for number in range(region.bit_length()) if region >> number & 1)
+
+
+def _has_kernel(operation: keras.Operation) -> bool:
+    return any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))

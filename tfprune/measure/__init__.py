@@ -4,6 +4,8 @@ from tfprune.measure.benchmarking import BenchmarkReport, FileTiming, benchmark
 from tfprune.measure.comparing import compare
 from tfprune.measure.comparison import ComparedModel, Comparison, Latency
 from tfprune.measure.density import DensityReport, KernelDensity, layerwise_density
+from tfprune.measure.group_sensitivity import sensitivity
+from tfprune.measure.sensitivity_report import Sensitivity, SensitivityRow
 
 __all__ = [
     "BenchmarkReport",
@@ -13,7 +15,10 @@ __all__ = [
     "FileTiming",
     "KernelDensity",
     "Latency",
+    "Sensitivity",
+    "SensitivityRow",
     "benchmark",
     "compare",
     "layerwise_density",
+    "sensitivity",
 ]

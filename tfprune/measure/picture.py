@@ -1,5 +1,6 @@
 """A picture of small multiples: one score against several costs, with the names beside the points."""
 
+import importlib
 import io
 import os
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from tfprune.common.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FORMATS = (".svg", ".png")
 _WIDTH, _HEIGHT, _PER_POINT = 5.0, 2.6, 0.22  # inches: upright, as a phone is held
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tfprune",
     "font.family": "sans-serif",
@@ -73,18 +75,12 @@ def draw(path: str | os.PathLike[str], panels: Sequence[Panel], score: str) -> P
         ValueError: If the path ends in something else.
         OSError: If it cannot be written.
     """
-    suffix = Path(path).suffix
-    if suffix not in _FORMATS:
-        raise ValueError(f"A picture's path must end in one of {list(_FORMATS)}. Received: {str(path)!r}.")
-    check_writable(path)
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib. Install it: `pip install 'tfprune[plot]'`.") from error
-    content = io.BytesIO()
+    check_picture(path)
+    import matplotlib
+    from matplotlib.figure import Figure
+
     panels = [panel for panel in panels if panel.points]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         height = _HEIGHT + _PER_POINT * max(len(panel.points) for panel in panels)
         figure = Figure(figsize=(_WIDTH, height * len(panels)), dpi=150, layout="constrained")
         for panel, axes in zip(panels, figure.subplots(len(panels), squeeze=False)[:, 0], strict=True):
@@ -93,9 +89,43 @@ def draw(path: str | os.PathLike[str], panels: Sequence[Panel], score: str) -> P
         figure.set_layout_engine("none")
         for panel, axes in zip(panels, figure.axes, strict=True):
             _label(axes, panel)
-        figure.savefig(
-            content, format=suffix[1:], metadata={"Date": None} if suffix == ".svg" else {"Software": SIGNATURE}
-        )
+        return save(figure, path)
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raise if a picture cannot be drawn or written there.
+
+    Args:
+        path: Where the picture goes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the path ends in something else than `.svg` or `.png`.
+        OSError: If it cannot be written.
+    """
+    suffix = Path(path).suffix
+    if suffix not in _FORMATS:
+        raise ValueError(f"A picture's path must end in one of {list(_FORMATS)}. Received: {str(path)!r}.")
+    check_writable(path)
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib. Install it: `pip install 'tfprune[plot]'`.") from error
+
+
+def save(figure: "Figure", path: str | os.PathLike[str]) -> Path:
+    """Write a figure, the same bytes each time; inside `matplotlib.rc_context(STYLE)`.
+
+    Args:
+        figure: The figure.
+        path: Where it goes.
+
+    Returns:
+        The path.
+    """
+    content, suffix = io.BytesIO(), Path(path).suffix
+    metadata = {"Date": None} if suffix == ".svg" else {"Software": SIGNATURE}
+    figure.savefig(content, format=suffix[1:], metadata=metadata)
     return write_atomically(path, content.getvalue())
 
 
@@ -179,7 +209,7 @@ def _label(axes: "Axes", panel: Panel) -> None:
     area = Box(*axes.get_window_extent().extents)
     texts = [axes.text(0, 0, point.name, ha="center", va="center", parse_math=False) for point in panel.points]
     for text in texts:  # a name that is wider than the panel is written smaller
-        text.set_fontsize(_STYLE["font.size"] * min(1.0, (area.right - area.left) / text.get_window_extent().width))
+        text.set_fontsize(STYLE["font.size"] * min(1.0, (area.right - area.left) / text.get_window_extent().width))
     points = [tuple(axes.transData.transform((point.x, point.y))) for point in panel.points]
     extents = [text.get_window_extent() for text in texts]
     boxes = place(points, [(extent.width, extent.height) for extent in extents], area)

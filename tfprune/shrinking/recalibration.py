@@ -1,11 +1,12 @@
 """Measure BatchNormalization statistics anew, on data and without training."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.data import Reader, inputs_of
+from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
 from tfprune.graph.chains import chains
 
@@ -40,10 +41,21 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     (array([2.], dtype=float32), array([1.], dtype=float32))
     """
     check_built(model)
-    layers = batch_normalizations(model)
-    if not layers:
+    if not batch_normalizations(model):
         raise ValueError(f"{model.name!r} has no BatchNormalization layer, so there is nothing to recalibrate.")
     reader = Reader(data, inputs_of(model), batch_size=batch_size)
+    measure_statistics(model, reader, lambda x: model(x, training=True))
+
+
+def measure_statistics(model: keras.Model, batches: Iterable[Batch], call: Callable[[Any], Any]) -> None:
+    """Do what `recalibrate` does, given how the model is called: a compiled call pays where this is done often.
+
+    Args:
+        model: A model with BatchNormalization layers.
+        batches: The data.
+        call: Calls the model as in training.
+    """
+    layers = batch_normalizations(model)
     settings = [(layer.momentum, layer.trainable) for layer in layers]
     state = [(variable, variable.numpy()) for variable in model.variables if not variable.trainable]
     statistics = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
@@ -52,8 +64,8 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     try:
         for layer in layers:
             layer.trainable, layer.momentum = True, 0.0  # the moving statistics become those of the batch
-        for batch in reader:
-            model(batch.x, training=True)
+        for batch in batches:
+            call(batch.x)
             count += batch.num_samples
             for total, variable in zip(totals, statistics, strict=True):
                 total += batch.num_samples * variable.numpy()

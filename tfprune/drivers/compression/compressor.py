@@ -11,6 +11,7 @@ import numpy as np
 
 from tfprune.common.checks import check_count
 from tfprune.common.files import check_writable
+from tfprune.data.fingerprints import model_fingerprint
 from tfprune.drivers.compression.compress_options import CompressOptions
 from tfprune.drivers.compression.compression_report import CompressionReport, PhaseReport
 from tfprune.drivers.compression.data import Data, prepare
@@ -19,7 +20,6 @@ from tfprune.drivers.compression.result import budget_lines, sha256, write_file
 from tfprune.drivers.compression.steps import QUANTIZE, Steps, first_rate
 from tfprune.drivers.compression.validation import Validation, check_fit, check_model, warn_of_ranges
 from tfprune.drivers.display import Display
-from tfprune.drivers.fingerprints import model_fingerprint
 from tfprune.drivers.folder import Folder
 from tfprune.drivers.phases import Phase
 from tfprune.drivers.runs import Run
