@@ -237,7 +237,7 @@ def _medicai(name: str, size: int = 32, dimensions: int = 2, channels: int = 1, 
     return _make(f"medicai.models.{name}", input_shape=(size,) * dimensions + (channels,), **settings)
 
 
-_NARROW = {"decoder_filters": (32, 16, 16, 8, 8)}
+_NARROW: dict[str, Any] = {"decoder_filters": (32, 16, 16, 8, 8)}
 MEDICAI: dict[str, Build] = {
     "AttentionUNet": _medicai("AttentionUNet", encoder_name="resnet18", **_NARROW),
     "ConvNeXtV2Atto": _medicai("ConvNeXtV2Atto", num_classes=10, channels=3),

@@ -43,7 +43,7 @@ def nudged_outputs(model: keras.Model, samples: Samples) -> list[np.ndarray]:
 @contextmanager
 def _nudging(model: keras.Model) -> Iterator[None]:
     """Let the layers that round make some numbers a step larger or smaller: `call` is wrapped on the instances."""
-    layers = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
+    layers: list[Any] = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
     random = np.random.default_rng(0)
     try:
         for layer in layers:

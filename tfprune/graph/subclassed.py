@@ -141,7 +141,7 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
 
     def view_in(training: bool | None) -> keras.Model:
         return close_sizes(
-            lambda structure: run_on_symbols(layer, *structure, training),
+            lambda structure: run_on_symbols(layer, structure[0], structure[1], training),
             (args, named),
             view_of,
             None if training else lambda structure: layer(*structure[0], **structure[1]),
