@@ -31,6 +31,7 @@ class ExportReport(Report):
         verified_on: The samples that file and model were compared on.
         tolerance: Largest relative RMS error that would have passed.
         outputs: The differences, one entry per output.
+        min_runtime: The oldest version of TensorFlow Lite that has all operators of the file; None if not known.
     """
 
     path: str
@@ -46,6 +47,7 @@ class ExportReport(Report):
     verified_on: str
     tolerance: float
     outputs: tuple[OutputError, ...]
+    min_runtime: str | None = None
 
     def to_table(self) -> Table:
         """Return the report as a `rich.table.Table` of one row per fact."""
@@ -62,6 +64,8 @@ class ExportReport(Report):
             table.add_row("left in float", "none")
         for operator in self.float_operators:
             table.add_row(f"in float: {operator.count} {operator.name}", operator.reason)
+        if self.min_runtime is not None:
+            table.add_row("runs from TensorFlow Lite", f"{self.min_runtime} on")
         table.add_row("verified on", self.verified_on)
         for error in self.outputs:
             table.add_row(f"{error.name}: largest error", _with_lsb(error))

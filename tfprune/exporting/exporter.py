@@ -17,7 +17,7 @@ from tfprune.exporting.layerwise import worst_layer
 from tfprune.exporting.lost import lost_message
 from tfprune.exporting.metadata import add_metadata
 from tfprune.exporting.modes import HALF_PRECISION_TOLERANCE, MODES
-from tfprune.exporting.operators import count_operators, zero_fraction
+from tfprune.exporting.operators import count_operators, min_runtime, zero_fraction
 from tfprune.exporting.ranges import check_scales
 from tfprune.exporting.reasons import float_operators
 from tfprune.exporting.sparsity import check_zeros
@@ -133,6 +133,7 @@ def export(
         zero_fraction=zero_fraction(file),
         zeros_kept=zeros_kept(model, file),
         sparse=options.sparse,
+        min_runtime=min_runtime(file),
         verified_on=f"{len(next(iter(checked.values())))} {source}",
         **verified,
     )

@@ -40,6 +40,23 @@ def count_operators(file: TFLiteFile) -> tuple[OperatorCount, ...]:
     return tuple(OperatorCount(name, dtype, count) for (name, dtype), count in ordered)
 
 
+def min_runtime(file: TFLiteFile) -> str | None:
+    """Return the oldest version of TensorFlow Lite that has all operators of a file, in the versions that it has.
+
+    Args:
+        file: A file.
+
+    Returns:
+        What the converter wrote into it, such as `"2.13.0"`; None if it did not.
+    """
+    model = file.model
+    for entry in model.metadata or []:
+        if entry.name == b"min_runtime_version" and 0 <= entry.buffer < len(model.buffers):
+            data = model.buffers[entry.buffer].data
+            return None if data is None else bytes(data).rstrip(b"\0").decode(errors="replace") or None
+    return None
+
+
 def integer_mode(operators: Iterable[OperatorCount]) -> str | None:
     """Return in which mode of `export` a file with such operators computes: it keeps no word of it.
 

@@ -36,11 +36,16 @@ def stable_activation(operation: Any) -> Callable[[Any], Any] | None:
 
 
 def _softplus(x: Any) -> Any:
-    return ops.relu(x) + ops.log(1.0 + ops.exp(-ops.abs(x)))
+    return ops.relu(x) + _correction(x)
 
 
 def _log_sigmoid(x: Any) -> Any:
-    return -_softplus(-x)
+    return x - ops.relu(x) - _correction(x)
+
+
+def _correction(x: Any) -> Any:
+    """`log(1 + exp(-|x|))`, which is at most log 2. LiteRT has no integer operator that changes signs."""
+    return ops.log(1.0 + ops.exp(x - 2.0 * ops.relu(x)))
 
 
 def _mish(x: Any) -> Any:
