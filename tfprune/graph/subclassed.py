@@ -155,6 +155,11 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
     # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
     if any(isinstance(each, keras.layers.Lambda) for each in _deep(view)):
         return "it holds a Lambda, which only the layer itself can load."
+    function = next((found for each in _deep(view) for found in _plain_functions(each)), None)
+    if function is not None:
+        return (
+            f"it holds the function {function!r}, which is not registered, so that only the layer itself can load it."
+        )
     return view if any(each.weights for each in view.layers) else "it holds no layers with weights."
 
 
@@ -162,6 +167,19 @@ def _deep(view: keras.Model) -> Iterator[Any]:
     for layer in view.layers:
         yield layer
         yield from (chain[-1] for chain in chains(layer))
+
+
+def _plain_functions(layer: keras.layers.Layer) -> Iterator[str]:
+    """The names of functions in the config of a layer of Keras that a file names, and Keras does not find."""
+    if not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model):
+        return
+    try:
+        config = layer.get_config()
+    except NotImplementedError:
+        return
+    for value in config.values():
+        if isinstance(value, dict) and value.get("registered_name") == "function":
+            yield value["config"]
 
 
 def first_line(error: Exception) -> str:
