@@ -168,10 +168,12 @@ def foreign_zoo() -> str:
     for name, row in sorted(load("foreign_zoo")["measured"].items(), key=lambda item: item[0].lower()):
         groups = f"{row['groups'] - row['frozen']} of {row['groups']}"
         error = (
-            _number_or_refusal(row["pruned"], "relative_error", ".0e") if row["free_channels"] else "nothing is free"
+            _number_or_refusal(row.get("pruned", {}), "relative_error", ".0e")
+            if row["free_channels"]
+            else "nothing is free"
         )
-        saves = {True: "yes"}.get(row["pruned"].get("saves"), "") or _unsaved(row["pruned"])
-        files = [_number_or_refusal(row[kind], "relative_rms_error", ".3f") for kind in ("calibrated", "aware")]
+        saves = _saved(row.get("pruned", {}))
+        files = [_number_or_refusal(row.get(kind, {}), "relative_rms_error", ".3f") for kind in ("calibrated", "aware")]
         rows.append([name, groups, f"{row['free_channels']:.0%}", error, saves, *files, _in_the_way(row)])
     header = ["network", "free groups", "channels", "error", "saves", "int8 error", "aware error", "mostly frozen by"]
     return markdown(header, rows)
@@ -182,7 +184,7 @@ def foreign_zoo_refusals() -> str:
     said: dict[str, list[str]] = {}
     for name, row in load("foreign_zoo")["measured"].items():
         for kind in ("calibrated", "aware"):
-            if "refused" in row[kind]:
+            if "refused" in row.get(kind, {}):
                 sentence = re.split(r"(?<=[a-z)'])\. ", " ".join(row[kind]["refused"].split()))[0]
                 sentence = re.sub(r"(?<=[Mm]odel )'\w+'", "...", sentence).replace("|", "/")
                 said.setdefault(sentence, []).append(f"{name} ({kind})")
@@ -194,9 +196,9 @@ def _number_or_refusal(part: dict[str, Any], key: str, form: str) -> str:
     return f"{part[key]:{form}}" if key in part else "crash" if "crash" in part else "refused" if part else ""
 
 
-def _unsaved(part: dict[str, Any]) -> str:
-    if "saves" not in part:
-        return ""
+def _saved(part: dict[str, Any]) -> str:
+    if part.get("saves", True) is True:
+        return "yes" if "saves" in part else ""
     return "no" if part["original_saves"] is True else "as the original: no"
 
 
