@@ -162,6 +162,53 @@ def quantize_zoo() -> str:
     return markdown(header, rows)
 
 
+def foreign_zoo() -> str:
+    """Networks of other packages: what is free, exactness, and int8 files in both ways."""
+    rows = []
+    for name, row in sorted(load("foreign_zoo")["measured"].items(), key=lambda item: item[0].lower()):
+        groups = f"{row['groups'] - row['frozen']} of {row['groups']}"
+        error = (
+            _number_or_refusal(row.get("pruned", {}), "relative_error", ".0e")
+            if row["free_channels"]
+            else "nothing is free"
+        )
+        saves = _saved(row.get("pruned", {}))
+        files = [_number_or_refusal(row.get(kind, {}), "relative_rms_error", ".3f") for kind in ("calibrated", "aware")]
+        rows.append([name, groups, f"{row['free_channels']:.0%}", error, saves, *files, _in_the_way(row)])
+    header = ["network", "free groups", "channels", "error", "saves", "int8 error", "aware error", "mostly frozen by"]
+    return markdown(header, rows)
+
+
+def foreign_zoo_refusals() -> str:
+    """Why networks of other packages became no int8 file: the first sentence of each message, and which networks."""
+    said: dict[str, list[str]] = {}
+    for name, row in load("foreign_zoo")["measured"].items():
+        for kind in ("calibrated", "aware"):
+            if "refused" in row.get(kind, {}):
+                sentence = re.split(r"(?<=[a-z)'])\. ", " ".join(row[kind]["refused"].split()))[0]
+                sentence = re.sub(r"(?<=[Mm]odel )'\w+'", "...", sentence).replace("|", "/")
+                said.setdefault(sentence, []).append(f"{name} ({kind})")
+    rows = [[", ".join(sorted(names)), reason] for reason, names in sorted(said.items(), key=lambda item: item[1])]
+    return markdown(["network", "what `export` says"], rows)
+
+
+def _number_or_refusal(part: dict[str, Any], key: str, form: str) -> str:
+    return f"{part[key]:{form}}" if key in part else "crash" if "crash" in part else "refused" if part else ""
+
+
+def _saved(part: dict[str, Any]) -> str:
+    if part.get("saves", True) is True:
+        return "yes" if "saves" in part else ""
+    return "no" if part["original_saves"] is True else "as the original: no"
+
+
+def _in_the_way(row: dict[str, Any]) -> str:
+    """What freezes most, in a few words, besides the outputs of the model."""
+    reasons = [*row["unread"].values(), *(each for each in row["frozen_because"] if each != "model output")]
+    kinds = Counter(re.sub(r" '[^']*'|'[^']*' ", "", reason).split(":")[0] for reason in reasons)
+    return kinds.most_common(1)[0][0].replace("|", "/")[:90] if kinds else "nothing"
+
+
 def shrink_speed() -> str:
     """How long analysis and a 50% shrink take, and how much memory."""
     measured = load("shrink_speed")["measured"]
@@ -323,7 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
         *(recipe_tables, soft_filter_pruning, before_training),
-        *(quantize_zoo, claims),
+        *(quantize_zoo, foreign_zoo, foreign_zoo_refusals, claims),
     )
 }
 

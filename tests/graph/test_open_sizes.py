@@ -80,6 +80,20 @@ class HoldsLambda(Asks):
         return self.twice(x[..., :8])
 
 
+def doubled(x):
+    return 2.0 * x
+
+
+@register
+class HoldsFunction(Asks):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = L.Activation(doubled)
+
+    def between(self, x, batch, length):
+        return self.activation(x[..., :8])
+
+
 @register
 class Causal(Asks):
     """Makes a mask of the batch's size, and adds it to what depends on data."""
@@ -171,7 +185,7 @@ def read(kind, length):
 READABLE = [(Attention, 5), (Attention, None), (BatchAndRest, 5), (BatchAndRest, None), (Rest, 5), (NoSize, None)]
 READABLE += [(Arithmetic, 5), (Causal, 5), (Holds, 5)]
 KEPT_WHOLE = [(Cuts, None), (StandIn, None), (HoldsLambda, 5)]
-KEPT_WHOLE += [(Token, 5), (Noise, 5), (Counts, 5)]
+KEPT_WHOLE += [(HoldsFunction, 5), (Token, 5), (Noise, 5), (Counts, 5)]
 
 
 @pytest.mark.parametrize(("kind", "length"), READABLE)

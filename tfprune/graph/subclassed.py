@@ -12,7 +12,8 @@ import keras
 
 from tfprune.graph.calls import nodes_in_order
 from tfprune.graph.chains import chains, children
-from tfprune.graph.open_sizes import close_sizes
+from tfprune.graph.open_batch import close_batch
+from tfprune.graph.open_sizes import Call, close_sizes
 
 _MODEL_VIEWS: "WeakKeyDictionary[keras.Model, keras.Model]" = WeakKeyDictionary()
 _LAYER_VIEWS: "WeakKeyDictionary[keras.layers.Layer, dict[str, keras.Model | str]]" = WeakKeyDictionary()
@@ -140,7 +141,7 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
         return keras.Model(_unpack(inputs), _unpack(keras.tree.flatten(outputs)), name=layer.name)
 
     def view_in(training: bool | None) -> keras.Model:
-        return close_sizes(
+        return _closed(
             lambda structure: run_on_symbols(layer, structure[0], structure[1], training),
             (args, named),
             view_of,
@@ -155,6 +156,11 @@ def _try_layer(layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping
     # A Lambda of the layer's own is loaded with the layer; in a model it would have to be allowed by `safe_mode=False`.
     if any(isinstance(each, keras.layers.Lambda) for each in _deep(view)):
         return "it holds a Lambda, which only the layer itself can load."
+    function = next((found for each in _deep(view) for found in _plain_functions(each)), None)
+    if function is not None:
+        return (
+            f"it holds the function {function!r}, which is not registered, so that only the layer itself can load it."
+        )
     return view if any(each.weights for each in view.layers) else "it holds no layers with weights."
 
 
@@ -162,6 +168,30 @@ def _deep(view: keras.Model) -> Iterator[Any]:
     for layer in view.layers:
         yield layer
         yield from (chain[-1] for chain in chains(layer))
+
+
+def _closed(call: Call, inputs: Any, view_of: Callable[[Any], keras.Model], computed: Call | None) -> keras.Model:
+    """What a call computes as a model without open sizes in it."""
+    try:
+        return close_sizes(call, inputs, view_of)
+    except Exception as error:  # whatever a user's call raises on sizes that are open
+        try:
+            return close_batch(call, inputs, view_of, computed)
+        except Exception:
+            raise error from None  # which says more about the call than what it raises on sizes of our own
+
+
+def _plain_functions(layer: keras.layers.Layer) -> Iterator[str]:
+    """The names of functions in the config of a layer of Keras that a file names, and Keras does not find."""
+    if not type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model):
+        return
+    try:
+        config = layer.get_config()
+    except NotImplementedError:
+        return
+    for value in config.values():
+        if isinstance(value, dict) and value.get("registered_name") == "function":
+            yield value["config"]
 
 
 def first_line(error: Exception) -> str:
@@ -181,7 +211,7 @@ def _unpack(tensors: list[Any]) -> Any:
 
 def _trace_model(model: keras.Model) -> keras.Model:
     def view_on(inputs: Any, training: bool | None = None) -> keras.Model:
-        return close_sizes(
+        return _closed(
             lambda each: run_on_symbols(model, (each,), {}, training),
             inputs,
             lambda outputs: keras.Model(inputs, outputs, name=model.name),
