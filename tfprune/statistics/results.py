@@ -36,7 +36,7 @@ class Statistics:
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="hidden"), keras.layers.Dense(2)])
     >>> found = gather(model, np.ones((8, 2)), ["gate_gradient_squared"])
     >>> found
-    Statistics(gate_gradient_squared, 8 samples)
+    Statistics(gate_gradient, gate_gradient_squared, 8 samples)
     >>> found.channels["gate_gradient_squared"]["hidden"].shape
     (3,)
     """
