@@ -61,7 +61,7 @@ def _of_call(shortcut: Passed, branch: Passed) -> Any:
     # Sums of squares are multiplied in float64: in float32 the product of two small ones would vanish.
     products = [tf.cast(tf.reduce_sum(pair, -1), tf.float64) for pair in (before * after, before**2, after**2)]
     lengths = tf.sqrt(products[1] * products[2])
-    known = lengths > 0
-    cosine = tf.where(known, products[0] / tf.where(known, lengths, 1.0), _UNKNOWN)
+    is_zero = lengths == 0  # NaN stays NaN: the weights are broken
+    cosine = tf.where(is_zero, _UNKNOWN, products[0] / tf.where(is_zero, 1.0, lengths))
     cosine = tf.reshape(tf.clip_by_value(cosine, -1.0, 1.0), (-1,))
     return tf.stack([1.0 - cosine, tf.acos(cosine) / np.pi])
