@@ -145,9 +145,10 @@ class Count:
 
     def _touched(self, labels: np.ndarray) -> "Touched":
         kinds, kind_of = np.unique(self._kind[labels], return_inverse=True)
-        lies_on = self._on_axis[:, kinds]
-        terms = np.any(lies_on[self._factors], axis=(1, 2))
-        return Touched(self._amounts[terms], self._factors[terms], lies_on, kind_of)
+        lies_on = self._on_axis[:, kinds].T
+        terms = np.any(lies_on[:, self._factors], axis=(0, 2))
+        factors = self._factors[terms]
+        return Touched(self._amounts[terms], factors, kind_of, lies_on, lies_on[:, factors])
 
 
 @dataclass(frozen=True)
@@ -157,14 +158,16 @@ class Touched:
     Attributes:
         amounts: Of the products that they are a factor of, what each is multiplied by.
         factors: The numbers of the axes that are multiplied; an int array of shape (products, factors).
-        lies_on: How often a channel of each kind lies along each axis; shape (axes, kinds).
         kind_of: The kind of each channel of the group.
+        on_axis: How often a channel of each kind lies along each axis; shape (kinds, axes).
+        in_factors: The same for each factor; shape (kinds, products, factors).
     """
 
     amounts: np.ndarray
     factors: np.ndarray
-    lies_on: np.ndarray
     kind_of: np.ndarray
+    on_axis: np.ndarray
+    in_factors: np.ndarray
 
 
 class Savings:
@@ -192,16 +195,18 @@ class Savings:
         """Return what would be saved if these channels of a group went too."""
         touched = self._groups[group]
         now = self._sizes[touched.factors]
-        then = now - self._shares(group, channels)[touched.factors]
-        return float(touched.amounts @ (now.prod(axis=1) - then.prod(axis=1)))
+        then = now - _sum_of(touched.in_factors, touched.kind_of[channels])
+        saved = np.multiply.reduce(now, axis=1) - np.multiply.reduce(then, axis=1)
+        return float(touched.amounts @ saved)
 
     def take(self, group: int, channels: Sequence[int] | np.ndarray) -> None:
         """Remove these channels of a group."""
-        self._sizes = self._sizes - self._shares(group, channels)
-
-    def _shares(self, group: int, channels: Sequence[int] | np.ndarray) -> np.ndarray:
         touched = self._groups[group]
-        return touched.lies_on[:, touched.kind_of[channels]].sum(axis=1)
+        self._sizes = self._sizes - _sum_of(touched.on_axis, touched.kind_of[channels])
+
+
+def _sum_of(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return array[places[0]] if len(places) == 1 else array[places].sum(axis=0)
 
 
 def _kinds(axes: list[np.ndarray], num_channels: int) -> np.ndarray:

@@ -16,11 +16,13 @@ from tfprune.criteria import (
     as_channel_criterion,
     l2_norm,
 )
+from tfprune.criteria.base import KernelCriterion
 from tfprune.data import Reader, inputs_of
 from tfprune.graph import ChannelGroup, check_built
 from tfprune.parts.ranking import AnyRanking, Cost, Ranking, as_ranking
 from tfprune.shrinking.choice import Amount
 from tfprune.shrinking.order import Scores
+from tfprune.shrinking.repair import is_repairable, repair
 from tfprune.statistics import Statistics, gather
 from tfprune.statistics.gathering import known_statistics
 
@@ -79,19 +81,7 @@ class Judge:
         provided = data.names if isinstance(data, Statistics) else known_statistics()
         chosen = as_channel_criterion(criterion, provided)
         within = chosen if ranked.within is None else as_channel_criterion(ranked.within, provided)
-        for each in (chosen, within):
-            if each.needs and data is None:
-                raise ValueError(
-                    f"{type(each).__name__} needs {', '.join(map(repr, each.needs))}, which data says. Give data=, "
-                    "some hundred samples in any form that fit takes, or use a criterion of the weights, such as "
-                    "GroupNorm()."
-                )
-        if ranked.cost and ranked.normalize == "none" and not chosen.comparable:
-            raise ValueError(
-                f"Scores of {chosen!r} are not comparable across groups, and per {ranked.cost} they choose worse than "
-                "chance. Use one that is, such as GroupFisher() with data=, or set `comparable = True` in your own; or "
-                "leave out the ranking's cost."
-            )
+        _check_criteria(chosen, within, ranked, data)
         return cls(chosen, within, ranked, _readable(data, model))
 
     @property
@@ -99,8 +89,26 @@ class Judge:
         """The statistics that the criteria read."""
         return frozenset([*self.criterion.needs, *self.within.needs])
 
+    def check_data(self, repaired: keras.Model | None) -> None:
+        """Raise a ValueError if there is data that nothing would use.
+
+        Args:
+            repaired: A model of the kind that is to be repaired; None if none is.
+        """
+        if self.data is None or self.needs or (self._has_samples and repaired and is_repairable(repaired)):
+            return
+        raise ValueError(
+            f"{_called(self.criterion)} reads weights only, and no BatchNormalization is recalibrated here, so data would "
+            "not be used. Leave it out, or use a criterion that reads it, such as GroupFisher()."
+        )
+
+    def repair(self, model: keras.Model) -> None:
+        """Make up, in place, for what a smaller model lacks, where there is data."""
+        if self._has_samples:
+            repair(model, self.data, MAX_SAMPLES)
+
     @property
-    def has_samples(self) -> bool:
+    def _has_samples(self) -> bool:
         """Whether there is data, and not only what was gathered of it."""
         return self.data is not None and not isinstance(self.data, Statistics)
 
@@ -163,6 +171,26 @@ def _check_ranking(amount: Amount, ranking: Ranking) -> None:
             f"ratio={amount.ratio:g} removes more than the floor of the ranking allows, which keeps "
             f"{ranking.least:g} of every group. Lower the ratio, or the floor: Ranking(..., floor=0.1)."
         )
+
+
+def _check_criteria(chosen: ChannelCriterion, within: ChannelCriterion, ranking: Ranking, data: Any) -> None:
+    for each in (chosen, within):
+        if each.needs and data is None:
+            raise ValueError(
+                f"{type(each).__name__} needs {', '.join(map(repr, each.needs))}, which data says. Give data=, some "
+                "hundred samples in any form that fit takes, or use a criterion of the weights, such as GroupNorm()."
+            )
+    if ranking.cost and ranking.normalize == "none" and not chosen.comparable:
+        raise ValueError(
+            f"Scores of {_called(chosen)} are not comparable across groups, and per {ranking.cost} they choose worse than "
+            "chance. Use one that is, such as GroupFisher() with data=, or set `comparable = True` in your own; or "
+            "leave out the ranking's cost."
+        )
+
+
+def _called(criterion: ChannelCriterion) -> str:
+    """What a criterion is called in messages: a plain function by its own name."""
+    return repr(criterion) if isinstance(criterion, KernelCriterion) else type(criterion).__name__
 
 
 def _check_statistics(statistics: Statistics, criterion: ChannelCriterion, name: str, group: ChannelGroup) -> None:

@@ -16,9 +16,8 @@ from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.choice import Amount
 from tfprune.shrinking.judging import Judge
 from tfprune.shrinking.ratios import Ratios
-from tfprune.shrinking.rounds import Pruning, Rounds, repair
+from tfprune.shrinking.rounds import Pruning, Rounds
 from tfprune.shrinking.widths import Widths
-from tfprune.statistics import Statistics
 
 
 @renamed("target", "budget")
@@ -91,10 +90,12 @@ def prune_channels(
     >>> prune_channels(model, 0.5, data=keras.random.normal((32, 8, 8, 3))).get_layer("conv").filters
     8
     """
-    pruning = _pruning(model, Amount(ratio, budget), (criterion, data, ranking), rounds, granularity)
+    amount = Amount(ratio, budget)
+    judge = Judge.of(model, amount, criterion, ranking, data)
+    pruning = _pruning(amount, judge, rounds, granularity, repaired=model)
     stage, choice = pruning.choose(_analysed(model, exclude), model)
     small, _ = stage.shrunken(choice)
-    repair(small, pruning.judge)
+    judge.repair(small)
     is_number = isinstance(ratio, numbers.Real)
     if is_number and ratio and granularity is None and small.count_params() == model.count_params():
         widest = int(choice.order.sizes.max())
@@ -148,29 +149,22 @@ def choose_widths(
     >>> choose_widths(model, budget=Budget(parameters=0.6))
     Widths({'hidden': 4})
     """
-    pruning = _pruning(model, Amount(ratio, budget), (criterion, data, ranking), rounds, granularity)
+    amount = Amount(ratio, budget)
+    judge = Judge.of(model, amount, criterion, ranking, data)
+    pruning = _pruning(amount, judge, rounds, granularity, repaired=model if rounds != 1 else None)
     stage, choice = pruning.choose(_analysed(model, exclude), model)
     return Widths(dict(zip(stage.groups, choice.widths.tolist(), strict=True)))
 
 
 def _pruning(
-    model: keras.Model,
-    amount: Amount,
-    how: tuple[AnyChannelCriterion | None, Any, AnyRanking | None],
-    rounds: int | Rounds,
-    granularity: Channel | None,
+    amount: Amount, judge: Judge, rounds: int | Rounds, granularity: Channel | None, repaired: keras.Model | None
 ) -> Pruning:
-    criterion, data, ranking = how
     counts = check_granularity(granularity or Channel(), Channel, "prune_channels")
     if isinstance(amount.ratio, Widths) and granularity is not None:
         raise ValueError(f"Widths say exactly how many channels stay. Leave out granularity={granularity}.")
-    in_rounds = rounds if isinstance(rounds, Rounds) else Rounds(rounds)
-    if in_rounds.count > 1 and isinstance(data, Statistics):
-        raise ValueError(
-            f"Statistics are those of the model as it is, and rounds={in_rounds.count} need those of every smaller "
-            "one. Give the data, or one round."
-        )
-    return Pruning(amount, Judge.of(model, amount, criterion, ranking, data), counts, in_rounds)
+    pruning = Pruning(amount, judge, counts, rounds if isinstance(rounds, Rounds) else Rounds(rounds))
+    judge.check_data(repaired)
+    return pruning
 
 
 def _analysed(model: keras.Model, exclude: Exclude) -> Analysis:

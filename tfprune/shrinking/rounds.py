@@ -13,10 +13,10 @@ from tfprune.graph.counting import SizeCounter
 from tfprune.graph.groups import named
 from tfprune.shrinking.choice import Amount, Choice
 from tfprune.shrinking.cost_order import CostOrder
-from tfprune.shrinking.judging import MAX_SAMPLES, Judge
+from tfprune.shrinking.judging import Judge
 from tfprune.shrinking.order import ChannelOrder, RankedOrder, Scores
-from tfprune.shrinking.recalibration import batch_normalizations, recalibrate
 from tfprune.shrinking.removal import shrink
+from tfprune.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Stage:
     def after(self, choice: Choice, judge: Judge, rounds: Rounds) -> "_Stage":
         """The next one: smaller, repaired and trained."""
         model, kept = self.shrunken(choice)
-        repair(model, judge)
+        judge.repair(model)
         if rounds.between is not None:
             rounds.between(model)
         groups = named(analyse(model).groups)
@@ -103,6 +103,13 @@ class Pruning:
     judge: Judge
     granularity: Channel
     rounds: Rounds
+
+    def __post_init__(self) -> None:
+        if self.rounds.count > 1 and isinstance(self.judge.data, Statistics):
+            raise ValueError(
+                f"Statistics are those of the model as it is, and {self.rounds.count} rounds need those of every "
+                "smaller one. Give the data, or one round."
+            )
 
     def choose(self, analysis: Analysis, model: keras.Model) -> tuple[_Stage, Choice]:
         """Prune in all rounds but the last, and return what is left to be done in that one.
@@ -127,14 +134,3 @@ class Pruning:
         if ranking.cost is not None:
             return CostOrder(scores, count.savings(ranking.cost), ranking, self.granularity)
         return RankedOrder(scores, ranking.pools(analysis.groups.free), ranking, self.granularity)
-
-
-def repair(model: keras.Model, judge: Judge) -> None:
-    """Make up, in place and without training, for what is missing since channels went, where there is data.
-
-    Args:
-        model: The smaller model.
-        judge: Has the data.
-    """
-    if judge.has_samples and batch_normalizations(model):
-        recalibrate(model, judge.data, max_samples=MAX_SAMPLES)
