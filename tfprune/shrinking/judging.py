@@ -98,8 +98,8 @@ class Judge:
         if self.data is None or self.needs or (self._has_samples and repaired and is_repairable(repaired)):
             return
         raise ValueError(
-            f"{_called(self.criterion)} reads weights only, and no BatchNormalization is recalibrated here, so data would "
-            "not be used. Leave it out, or use a criterion that reads it, such as GroupFisher()."
+            f"{_called(self.criterion)} reads weights only, and no BatchNormalization is recalibrated here, so data "
+            "would not be used. Leave it out, or use a criterion that reads it, such as GroupFisher()."
         )
 
     def repair(self, model: keras.Model) -> None:
@@ -182,9 +182,9 @@ def _check_criteria(chosen: ChannelCriterion, within: ChannelCriterion, ranking:
             )
     if ranking.cost and ranking.normalize == "none" and not chosen.comparable:
         raise ValueError(
-            f"Scores of {_called(chosen)} are not comparable across groups, and per {ranking.cost} they choose worse than "
-            "chance. Use one that is, such as GroupFisher() with data=, or set `comparable = True` in your own; or "
-            "leave out the ranking's cost."
+            f"Scores of {_called(chosen)} are not comparable across groups, and per {ranking.cost} they choose worse "
+            "than chance. Use one that is, such as GroupFisher() with data=, or set `comparable = True` in your own; "
+            "or leave out the ranking's cost."
         )
 
 
