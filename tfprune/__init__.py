@@ -16,6 +16,7 @@ from tfprune.shrinking.depth import remove_layers, residual_blocks
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
+from tfprune.shrinking.rounds import Rounds
 from tfprune.shrinking.widening import widen
 from tfprune.shrinking.widths import Widths
 from tfprune.weight_pruning.one_shot import prune_weights
@@ -31,6 +32,7 @@ __all__ = [
     "ImageMetadata",
     "Ranking",
     "ReconstructionReport",
+    "Rounds",
     "Widths",
     "benchmark",
     "callbacks",

@@ -121,6 +121,22 @@ class TestChoice:
         (kept,) = Ranking().choose([group], shares, granularity)
         assert np.flatnonzero(~kept).tolist() == gone
 
+    def test_the_floor_holds_in_every_group(self):
+        for floor, widths in ((None, [1, 4]), (0.5, [2, 4]), (0.3, [2, 4])):  # 0.3 of 4 is 1.2, and 2 stay
+            kept = Ranking("global", normalize="none", floor=floor).choose(
+                groups_of(self.FIRST, self.SECOND), [(l2_norm, 3 / 8)]
+            )
+            assert [int(keep.sum()) for keep in kept] == widths
+
+    def test_another_criterion_chooses_within_a_group(self):
+        def opposite(weights, axis):
+            return -l2_norm(weights, axis)
+
+        for granularity, gone in ((Channel(), [0, 2, 3]), (Channel(min_channels=2), [0, 2])):
+            ranking = Ranking("global", normalize="none", within=opposite)
+            kept = ranking.choose(groups_of(self.FIRST, self.SECOND), [(l2_norm, 3 / 8)], granularity)
+            assert [np.flatnonzero(~keep).tolist() for keep in kept] == [gone, []]
+
     def test_no_shares_keep_everything(self):
         (kept,) = Ranking("global").choose(groups_of((1.0, 2.0)), [])
         assert kept.all()
@@ -176,6 +192,9 @@ class TestReduce:
         ({"scope": "layers"}, r"scope must be one of \('local', 'global', 'structure'\). Received: 'layers'"),
         ({"reduce": "median"}, r"reduce must be one of \('mean', 'sum', 'max', 'product'\)"),
         ({"normalize": "l2"}, r"normalize must be one of \('mean', 'max', 'lamp', 'none'\)"),
+        ({"scope": "global", "cost": "latency"}, r"cost must be one of \('macs', 'parameters'\)"),
+        ({"cost": "macs"}, r"cost='macs' compares the channels of all groups.*Received: scope='local'"),
+        ({"floor": 1.5}, r"floor is the fraction of a group that stays, in \[0, 1\]. Received: 1.5"),
     ],
 )
 def test_rankings_that_mean_nothing_are_refused(arguments, message):

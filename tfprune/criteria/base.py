@@ -41,11 +41,14 @@ class Criterion:
         loss: Of which loss they are: `"sampled"`, with labels drawn from what the model answers; `"compiled"`, the
             model's own loss and labels; or a function of `y_true` and `y_pred`.
         temperature: What the logits of a softmax are divided by before labels are drawn, or before the compiled loss.
+        comparable: Whether scores of different groups are on one scale, as changes of the loss are, so that they can be
+            weighed by what channels cost. Norms are not.
     """
 
     needs: Collection[str] = ()
     loss: Any = "sampled"
     temperature: float = 1.0
+    comparable: bool = False
 
 
 class ChannelCriterion(Criterion, ABC):

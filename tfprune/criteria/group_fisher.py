@@ -35,6 +35,7 @@ class GroupFisher(ChannelCriterion):
     """
 
     needs = ("gate_gradient_squared",)
+    comparable = True
 
     def __init__(self, temperature: float = 1.0, loss: Any = "sampled") -> None:
         self.temperature = temperature

@@ -32,6 +32,7 @@ class SecondOrderStructuredPruning(ChannelCriterion):
     """
 
     needs = ("gradient", "hessian_weights")
+    comparable = True
 
     def __init__(self, loss: Any = "compiled") -> None:
         self.loss = loss

@@ -39,6 +39,8 @@ class Taylor(ChannelCriterion):
     array([0.5, 2. ])
     """
 
+    comparable = True
+
     def __init__(self, form: TaylorForm = "gate", loss: Any = "compiled") -> None:
         check_choice("form", form, get_args(TaylorForm))
         self.form = form

@@ -6,7 +6,7 @@ sum of products of sizes. What `graph/costs.py` multiplies for a model as it is,
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,9 +126,87 @@ class Count:
 
     def __call__(self, counts: np.ndarray) -> int:
         """Return the number for so many channels in the place of each label."""
+        return round(float(self._amounts @ self._sizes(counts)[self._factors].prod(axis=1)))
+
+    def savings(self, groups: Sequence[np.ndarray]) -> "Savings":
+        """Return what the number loses when channels of these groups go, from all channels on.
+
+        Args:
+            groups: The labels of each group.
+        """
+        sizes = self._sizes(np.ones(len(self._kind)))
+        return Savings(sizes, [self._touched(labels) for labels in groups])
+
+    def _sizes(self, counts: np.ndarray) -> np.ndarray:
+        """The size of each axis, and 1 at the end, which stands where a product has fewer factors than others."""
         sizes = self._on_axis @ np.bincount(self._kind, weights=counts, minlength=self._on_axis.shape[1])
-        sizes[-1] = 1.0  # stands where a product has fewer factors than others
-        return round(float(self._amounts @ sizes[self._factors].prod(axis=1)))
+        sizes[-1] = 1.0
+        return sizes
+
+    def _touched(self, labels: np.ndarray) -> "Touched":
+        kinds, kind_of = np.unique(self._kind[labels], return_inverse=True)
+        lies_on = self._on_axis[:, kinds].T
+        terms = np.any(lies_on[:, self._factors], axis=(0, 2))
+        factors = self._factors[terms]
+        return Touched(self._amounts[terms], factors, kind_of, lies_on, lies_on[:, factors])
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What channels of one group have a part in.
+
+    Attributes:
+        amounts: Of the products that they are a factor of, what each is multiplied by.
+        factors: The numbers of the axes that are multiplied; an int array of shape (products, factors).
+        kind_of: The kind of each channel of the group.
+        on_axis: How often a channel of each kind lies along each axis; shape (kinds, axes).
+        in_factors: The same for each factor; shape (kinds, products, factors).
+    """
+
+    amounts: np.ndarray
+    factors: np.ndarray
+    kind_of: np.ndarray
+    on_axis: np.ndarray
+    in_factors: np.ndarray
+
+
+class Savings:
+    """What a number loses when channels go, one after another; only the products that they touch are counted anew.
+
+    Args:
+        sizes: The size of each axis at the beginning.
+        groups: What the channels of each group have a part in.
+
+    Example:
+
+    >>> count = Count([Term(6, (np.array([0, 1]), np.array([2, 3, 4]))), Term(5, ())], num_channels=5)
+    >>> savings = count.savings([np.array([0, 1]), np.array([2, 3, 4])])
+    >>> savings.of(1, [0])  # one of three columns of two
+    2.0
+    >>> savings.take(0, [1])
+    >>> savings.of(1, [0])
+    1.0
+    """
+
+    def __init__(self, sizes: np.ndarray, groups: Sequence[Touched]) -> None:
+        self._sizes, self._groups = sizes, groups
+
+    def of(self, group: int, channels: Sequence[int] | np.ndarray) -> float:
+        """Return what would be saved if these channels of a group went too."""
+        touched = self._groups[group]
+        now = self._sizes[touched.factors]
+        then = now - _sum_of(touched.in_factors, touched.kind_of[channels])
+        saved = np.multiply.reduce(now, axis=1) - np.multiply.reduce(then, axis=1)
+        return float(touched.amounts @ saved)
+
+    def take(self, group: int, channels: Sequence[int] | np.ndarray) -> None:
+        """Remove these channels of a group."""
+        touched = self._groups[group]
+        self._sizes = self._sizes - _sum_of(touched.on_axis, touched.kind_of[channels])
+
+
+def _sum_of(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return array[places[0]] if len(places) == 1 else array[places].sum(axis=0)
 
 
 def _kinds(axes: list[np.ndarray], num_channels: int) -> np.ndarray:
@@ -178,6 +256,20 @@ class SizeCounter:
                 parameters = self._parameters(counts) + self._added_biases(counts)
                 found[name] = 4 * parameters if name == "weight_bytes" else parameters
         return found
+
+    def savings(self, name: str) -> Savings:
+        """Return what the model saves when channels of its free groups go, from all channels on.
+
+        Biases that take up constants are left out: they come with the first channel, and not with each.
+
+        Args:
+            name: `"macs"` or `"parameters"`.
+
+        Raises:
+            ValueError: As when it is called.
+        """
+        count = self._macs if name == "macs" else self._parameters
+        return count.savings([group.labels for group in self._analysis.groups.free])
 
     @functools.cached_property
     def _macs(self) -> Count:

@@ -1,6 +1,7 @@
 """From a criterion to the channels that stay: which are compared, and how their scores become comparable."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -11,10 +12,13 @@ from tfprune.criteria import AnyChannelCriterion, ChannelCriterion, ChannelScore
 from tfprune.granularity import Channel
 from tfprune.graph import ChannelGroup
 from tfprune.parts.channels import drop_lowest, order_of_going, view_of, zero_channels
+from tfprune.parts.normalizations import NORMALIZATIONS
+from tfprune.statistics import Statistics
 
 Scope = Literal["local", "global", "structure"]
 Reduce = Literal["mean", "sum", "max", "product"]
 Normalize = Literal["mean", "max", "lamp", "none"]
+Cost = Literal["macs", "parameters"]
 Share: TypeAlias = tuple[AnyChannelCriterion, float]
 """A criterion, and the fraction of all channels that goes by it."""
 
@@ -33,6 +37,14 @@ class Ranking:
             at least as large, after Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021,
             https://arxiv.org/abs/2010.07611: the share of what is left that would go. Only differences between
             groups change, never the order within one.
+        cost: `"macs"` or `"parameters"` weighs what a channel is worth by what it costs, for a `"global"` ranking:
+            again and again the channel goes whose score is lowest relative to what the model saves by it at its widths
+            by then, after Liu et al., Group Fisher Pruning, ICML 2021, https://arxiv.org/abs/2108.00708. Without
+            normalization only for criteria that are `comparable`. Only where whole models are pruned at once.
+        floor: The fraction of every group that always stays; if left out, a quarter with `cost`, else nothing but what
+            the granularity says.
+        within: The criterion that says which channels of a group go, where another one says how many; if left out, one
+            says both.
 
     Example:
 
@@ -43,14 +55,55 @@ class Ranking:
     scope: Scope = "local"
     reduce: Reduce = "mean"
     normalize: Normalize = "mean"
+    cost: Cost | None = None
+    floor: float | None = None
+    within: AnyChannelCriterion | None = None
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, get_args(Scope))
         check_choice("reduce", self.reduce, get_args(Reduce))
         check_choice("normalize", self.normalize, get_args(Normalize))
+        if self.cost is not None:
+            check_choice("cost", self.cost, get_args(Cost))
+            if self.scope != "global":
+                raise ValueError(
+                    f"cost={self.cost!r} compares the channels of all groups. Use Ranking('global', normalize='none', "
+                    f"cost={self.cost!r}). Received: scope={self.scope!r}."
+                )
+        if self.floor is not None and not 0 <= self.floor <= 1:
+            raise ValueError(f"floor is the fraction of a group that stays, in [0, 1]. Received: {self.floor!r}.")
+
+    @property
+    def least(self) -> float:
+        """The fraction of every group that always stays."""
+        return (_FLOOR if self.cost else 0.0) if self.floor is None else self.floor
+
+    def allow(self, size: int, wanted: int, granularity: Channel) -> int:
+        """Return how many of `size` channels go when `wanted` should, by the floor and the granularity.
+
+        Args:
+            size: The number of channels of a group.
+            wanted: How many should go.
+            granularity: How many channels a group keeps at least, and a multiple of how many.
+
+        Returns:
+            How many go, at most `wanted`.
+
+        Example:
+
+        >>> Ranking("global", floor=0.25).allow(size=10, wanted=9, granularity=Channel())
+        7
+        """
+        return granularity.allow(size, min(wanted, size - math.ceil(round(self.least * size, 9))))
 
     def scores(
-        self, group: ChannelGroup, criterion: AnyChannelCriterion, among: np.ndarray | None = None
+        self,
+        group: ChannelGroup,
+        criterion: AnyChannelCriterion,
+        among: np.ndarray | None = None,
+        *,
+        statistics: Statistics | None = None,
+        name: str | None = None,
     ) -> np.ndarray:
         """Score the channels of a group.
 
@@ -61,17 +114,20 @@ class Ranking:
             group: The channel group.
             criterion: The criterion; it sees only the channels asked for.
             among: Which channels to score and compare, as a bool per channel of the group; all if left out.
+            statistics: What data says about the model, for criteria that need it.
+            name: What the statistics call the group; its own name if left out.
 
         Returns:
             One float64 score per channel of the group; infinite for those not asked for.
 
         Raises:
             TypeError: If the criterion is none.
-            ValueError: If it does not return one score per channel.
+            ValueError: If it does not return one score per channel, or needs statistics that are not there.
         """
-        criterion = as_channel_criterion(criterion)
+        statistics = statistics or Statistics(0)
+        criterion = as_channel_criterion(criterion, statistics.names)
         among = np.ones(group.size, bool) if among is None else among
-        view = view_of(group, among)
+        view = view_of(group, among, statistics.of_group(name or group.name), statistics.of_variable)
         scores = np.full(group.size, np.inf)
         scores[among] = self._reduced(criterion.score(view), view, criterion)
         scores[zero_channels(group.producers, group.size) & among] = -np.inf
@@ -104,7 +160,7 @@ class Ranking:
         Raises:
             ValueError: If a score is negative and `normalize` is `"lamp"`.
         """
-        return _NORMALIZATIONS[self.normalize](scores, np.isfinite(scores))
+        return NORMALIZATIONS[self.normalize](scores, np.isfinite(scores))
 
     def choose(
         self, groups: Sequence[ChannelGroup], shares: Sequence[Share], granularity: Channel | None = None
@@ -137,10 +193,13 @@ class Ranking:
         for number, (criterion, sparsity) in enumerate(shares, 1):
             scores = [self.scores(group, criterion, kept) for group, kept in zip(groups, keep, strict=True)]
             counts = self.counts(scores, pools, sparsity, keep)
+            if self.within is not None:
+                criterion = self.within
+                scores = [self.scores(group, criterion, kept) for group, kept in zip(groups, keep, strict=True)]
             for index, (group, count) in enumerate(zip(groups, counts, strict=True)):
                 if number == len(shares):
                     gone = sum(each for _, each in earlier[index])
-                    allowed = granularity.allow(group.size, gone + count)
+                    allowed = self.allow(group.size, gone + count, granularity)
                     if allowed < gone:  # rounding takes back more than this share would drop
                         keep[index] = self._at_most(allowed, group, earlier[index])
                     count = max(allowed - gone, 0)
@@ -234,6 +293,9 @@ class Ranking:
         return np.divide(total, times, out=total, where=times > 0) if self.reduce == "mean" else total
 
 
+_FLOOR = 0.25
+"""Weighed by cost, some groups would keep one or two channels; a quarter costs nothing else."""
+
 AnyRanking: TypeAlias = Ranking | Scope
 """What is accepted as a ranking: the name of its scope stands for `Ranking(scope)`."""
 
@@ -250,7 +312,7 @@ def as_ranking(ranking: AnyRanking) -> Ranking:
     Example:
 
     >>> as_ranking("global")
-    Ranking(scope='global', reduce='mean', normalize='mean')
+    Ranking(scope='global', reduce='mean', normalize='mean', cost=None, floor=None, within=None)
     """
     if isinstance(ranking, Ranking):
         return ranking
@@ -259,38 +321,6 @@ def as_ranking(ranking: AnyRanking) -> Ranking:
     return Ranking(ranking)
 
 
-def _relative_to_mean(scores: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    mean = scores[finite].mean() if finite.any() else 1.0
-    return scores / mean if mean > 0 else scores
-
-
-def _relative_to_largest(scores: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    largest = scores[finite].max() if finite.any() else 1.0
-    return scores / largest if largest > 0 else scores
-
-
-def _lamp(scores: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    values = scores[finite]
-    if (values < 0).any():
-        raise ValueError(
-            "normalize='lamp' squares the scores, so they must not be negative. Use another normalization, such as "
-            "Ranking('global', normalize='none')."
-        )
-    values = values / values.max(initial=np.finfo(float).tiny)  # squares neither overflow nor vanish
-    ascending = np.sort(values)
-    squares_from = np.cumsum(ascending[::-1] ** 2)[::-1]
-    at_least = squares_from[np.searchsorted(ascending, values, side="left")] if values.size else values
-    relative = scores.copy()
-    relative[finite] = np.divide(values**2, at_least, out=np.zeros_like(values), where=at_least > 0)
-    return relative
-
-
-_NORMALIZATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "mean": _relative_to_mean,
-    "max": _relative_to_largest,
-    "lamp": _lamp,
-    "none": lambda scores, finite: scores,
-}
 _REDUCTIONS: dict[str, tuple[np.ufunc, float]] = {
     "mean": (np.add, 0.0),
     "sum": (np.add, 0.0),

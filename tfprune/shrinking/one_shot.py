@@ -1,26 +1,22 @@
-"""One-shot channel pruning: rank, choose, remove, without training."""
+"""Channel pruning without training: measure, rank, choose, remove."""
 
 import numbers
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import keras
-import numpy as np
 
-from tfprune.common.checks import check_fraction
 from tfprune.common.renamed import renamed
-from tfprune.criteria import AnyChannelCriterion, l2_norm
+from tfprune.criteria import AnyChannelCriterion
 from tfprune.granularity import Channel, check_granularity
-from tfprune.graph import Analysis, ChannelGroup, analyse
-from tfprune.graph.counting import SizeCounter
+from tfprune.graph import Analysis, analyse
 from tfprune.graph.exclude import Exclude
-from tfprune.graph.groups import named
-from tfprune.parts.ranking import AnyRanking, Ranking, as_ranking
-from tfprune.shrinking.budget import Budget, fill, load
-from tfprune.shrinking.order import ChannelOrder
-from tfprune.shrinking.ratios import Ratios, resolve_ratios
-from tfprune.shrinking.removal import shrink
+from tfprune.parts.ranking import AnyRanking
+from tfprune.shrinking.budget import Budget
+from tfprune.shrinking.choice import Amount
+from tfprune.shrinking.judging import Judge
+from tfprune.shrinking.ratios import Ratios
+from tfprune.shrinking.rounds import Pruning, Rounds
 from tfprune.shrinking.widths import Widths
 
 
@@ -30,17 +26,24 @@ def prune_channels(
     ratio: float | Ratios | Widths | None = None,
     *,
     budget: Budget | None = None,
-    criterion: AnyChannelCriterion = l2_norm,
-    ranking: AnyRanking = "local",
+    criterion: AnyChannelCriterion | None = None,
+    data: Any = None,
+    ranking: AnyRanking | None = None,
+    rounds: int | Rounds = 1,
     granularity: Channel | None = None,
     exclude: Exclude = None,
 ) -> keras.Model:
     """Remove the least important channels of a model, and return a smaller, plain Keras model.
 
-    No training and no data: expect a loss of accuracy. `tfprune.recalibrate` recovers a part of it on inputs like those
-    of training, and fine-tuning most. The model itself is not changed.
+    With some hundred samples of data, labels or not, what the loss says decides how many channels of each group go:
+    those whose gates carry the least Fisher information for the operations that they cost; and the norm of all that
+    makes, scales and reads a channel decides which. BatchNormalization layers are then recalibrated on the data.
+    Without data the norms of kernels decide, at one ratio for all groups, and far more accuracy is lost. Fine-tuning
+    recovers most of it. The model itself is not changed.
 
-    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, https://arxiv.org/abs/1608.08710
+    Reference: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021,
+    https://arxiv.org/abs/2108.00708; without data Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017,
+    https://arxiv.org/abs/1608.08710
 
     Args:
         model: A built Keras model that `tfprune.channel_groups` can read.
@@ -49,10 +52,18 @@ def prune_channels(
             group to its ratio; or `tfprune.Widths`, which say how many stay. Give either this or `budget`.
         budget: The budget to fill: channels go in the order in which they would at a rising ratio, no more of them
             than must, and then those that still fit come back.
-        criterion: What makes a channel important; see `tfprune.criteria`.
+        criterion: What makes a channel important; see `tfprune.criteria`. `GroupFisher()` if left out and there is
+            data, else the L2 norm of the kernels.
+        data: Samples like those of training, of which up to 1,024 are used: inputs, with labels if the criterion wants
+            them, in any form that `fit` takes. Or `Statistics` that were gathered before, and then nothing is
+            recalibrated.
         ranking: `"local"` removes the ratio from every group; `"global"` ranks the channels of all groups together,
             each score relative to its group's mean; `"structure"` does so among groups made of the same layers. A
-            `tfprune.Ranking` also says how scores are joined and made comparable.
+            `tfprune.Ranking` also says how scores are joined, made comparable and weighed by cost, and by what other
+            criterion channels within a group are chosen. If left out, `"local"`; with data and without a criterion
+            `Ranking("global", normalize="none", cost="macs", within=GroupNorm())`, by `"parameters"` for a budget that
+            does not limit MACs.
+        rounds: In how many rounds the channels go, with new scores between them; `tfprune.Rounds` can also train there.
         granularity: `Channel(min_channels=4, round_to=8)` leaves every group at least 4 channels and a multiple of 8.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
 
@@ -62,7 +73,8 @@ def prune_channels(
     Raises:
         TypeError: If `model` is not a Keras 3 model, or an argument has another type.
         ValueError: If an argument is out of range, nothing can be pruned, `ratio` names what is frozen or foreign or
-            says two things about one group, or the budget is out of reach; the message then says how far it can go.
+            says two things about one group, the criterion needs data or labels that are not there, or the budget is out
+            of reach; the message then says how far it can go.
 
     Example:
 
@@ -75,9 +87,15 @@ def prune_channels(
     8
     >>> prune_channels(model, budget=Budget(macs=0.7)).get_layer("conv").filters
     11
+    >>> prune_channels(model, 0.5, data=keras.random.normal((32, 8, 8, 3))).get_layer("conv").filters
+    8
     """
-    choice = _choose(model, ratio, budget, criterion, ranking, granularity, exclude)
-    small = shrink(model, choice.keep())
+    amount = Amount(ratio, budget)
+    judge = Judge.of(model, amount, criterion, ranking, data)
+    pruning = _pruning(amount, judge, rounds, granularity, repaired=model)
+    stage, choice = pruning.choose(_analysed(model, exclude), model)
+    small, _ = stage.shrunken(choice)
+    judge.repair(small)
     is_number = isinstance(ratio, numbers.Real)
     if is_number and ratio and granularity is None and small.count_params() == model.count_params():
         widest = int(choice.order.sizes.max())
@@ -95,8 +113,10 @@ def choose_widths(
     ratio: float | Ratios | Widths | None = None,
     *,
     budget: Budget | None = None,
-    criterion: AnyChannelCriterion = l2_norm,
-    ranking: AnyRanking = "local",
+    criterion: AnyChannelCriterion | None = None,
+    data: Any = None,
+    ranking: AnyRanking | None = None,
+    rounds: int | Rounds = 1,
     granularity: Channel | None = None,
     exclude: Exclude = None,
 ) -> Widths:
@@ -110,7 +130,9 @@ def choose_widths(
         ratio: See `prune_channels`, as all that follows.
         budget: The budget to fill.
         criterion: What makes a channel important.
+        data: Samples, or statistics.
         ranking: What channels are compared with.
+        rounds: In how many rounds they go.
         granularity: How many channels may stay.
         exclude: Layers to leave alone.
 
@@ -127,111 +149,26 @@ def choose_widths(
     >>> choose_widths(model, budget=Budget(parameters=0.6))
     Widths({'hidden': 4})
     """
-    choice = _choose(model, ratio, budget, criterion, ranking, granularity, exclude)
-    free = [name for name, group in named(choice.analysis.groups).items() if not group.frozen]
-    return Widths(dict(zip(free, choice.widths.tolist(), strict=True)))
+    amount = Amount(ratio, budget)
+    judge = Judge.of(model, amount, criterion, ranking, data)
+    pruning = _pruning(amount, judge, rounds, granularity, repaired=model if rounds != 1 else None)
+    stage, choice = pruning.choose(_analysed(model, exclude), model)
+    return Widths(dict(zip(stage.groups, choice.widths.tolist(), strict=True)))
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """How many channels of each free group stay, and in which order the others go."""
-
-    analysis: Analysis
-    order: ChannelOrder
-    widths: np.ndarray
-
-    def removed(self) -> np.ndarray:
-        """The labels that go; a part of a split keeps one channel."""
-        pairs = zip(self.analysis.groups.free, self.order.removed(self.widths), strict=True)
-        return self.analysis.spare(np.concatenate([group.labels[gone] for group, gone in pairs]))
-
-    def keep(self) -> dict[ChannelGroup, np.ndarray]:
-        """The indices that stay, for `shrink`."""
-        stays = self.analysis.alive(self.removed())
-        return {group: np.flatnonzero(stays[group.labels]) for group in self.analysis.groups.free}
-
-    def counts(self) -> np.ndarray:
-        """How many channels take the place of each: none or one."""
-        counts = np.ones(self.analysis.trace.num_channels)
-        counts[self.removed()] = 0
-        return counts
-
-
-def _choose(
-    model: keras.Model,
-    ratio: float | Ratios | Widths | None,
-    budget: Budget | None,
-    criterion: AnyChannelCriterion,
-    ranking: AnyRanking,
-    granularity: Channel | None,
-    exclude: Exclude,
-) -> _Choice:
-    ranked = as_ranking(ranking)
+def _pruning(
+    amount: Amount, judge: Judge, rounds: int | Rounds, granularity: Channel | None, repaired: keras.Model | None
+) -> Pruning:
     counts = check_granularity(granularity or Channel(), Channel, "prune_channels")
-    _check(ratio, budget, ranked, granularity)
+    if isinstance(amount.ratio, Widths) and granularity is not None:
+        raise ValueError(f"Widths say exactly how many channels stay. Leave out granularity={granularity}.")
+    pruning = Pruning(amount, judge, counts, rounds if isinstance(rounds, Rounds) else Rounds(rounds))
+    judge.check_data(repaired)
+    return pruning
+
+
+def _analysed(model: keras.Model, exclude: Exclude) -> Analysis:
     analysis = analyse(model, exclude)
-    free = analysis.groups.free
-    if not free:
+    if not analysis.groups.free:
         raise ValueError(f"No channel of {model.name!r} can be removed.\n{analysis.groups}")
-    order = ChannelOrder([ranked.scores(group, criterion) for group in free], ranked.pools(free), ranked, counts)
-    if budget is not None:
-        return _Choice(analysis, order, _within(model, analysis, order, budget))
-    if isinstance(ratio, Widths):
-        return _Choice(analysis, order, _no_wider(analysis, ratio))
-    if isinstance(ratio, Mapping) or callable(ratio):
-        return _Choice(analysis, order, order.at_ratio(resolve_ratios(analysis, ratio)))
-    assert ratio is not None
-    return _Choice(analysis, order, order.at_ratio(ratio))
-
-
-def _check(
-    ratio: float | Ratios | Widths | None, budget: Budget | None, ranking: Ranking, granularity: Channel | None
-) -> None:
-    if (ratio is None) == (budget is None):
-        raise ValueError(f"Give either ratio or budget. Received: ratio={ratio!r}, budget={budget!r}.")
-    if budget is not None and not isinstance(budget, Budget):
-        raise TypeError(f"budget must be a Budget, such as tfprune.Budget(macs=0.5). Received: {budget!r}.")
-    if budget is not None:
-        budget.check_counted()
-    elif isinstance(ratio, Mapping) or callable(ratio):
-        if ranking.scope != "local":
-            raise ValueError(
-                f"ranking={ranking.scope!r} decides how many channels of each group go, and so does ratio={ratio!r}. "
-                "Give a ratio for all groups, or leave ranking out."
-            )
-        if isinstance(ratio, Widths) and granularity is not None:
-            raise ValueError(f"Widths say exactly how many channels stay. Leave out granularity={granularity}.")
-    else:
-        assert ratio is not None
-        check_fraction("ratio", ratio)
-
-
-def _no_wider(analysis: Analysis, widths: Widths) -> np.ndarray:
-    wanted = widths.resolve(analysis.groups)
-    for group, width in zip(analysis.groups.free, wanted.tolist(), strict=True):
-        if width > group.size:
-            raise ValueError(
-                f"Pruning cannot make {group.name!r} wider: it has {group.size} channels, and Widths asks for {width}. "
-                "tfprune.widen can."
-            )
-    return wanted
-
-
-def _within(model: keras.Model, analysis: Analysis, order: ChannelOrder, budget: Budget) -> np.ndarray:
-    """The widths that fill a budget."""
-    count, steps = SizeCounter(model, analysis, folds=True), order.steps()
-
-    def sizes(widths: np.ndarray) -> dict[str, int]:
-        return count(_Choice(analysis, order, widths).counts(), budget.limits())
-
-    dense = sizes(order.sizes)
-    limits = budget.absolute(dense)
-    widths = fill(steps, lambda widths: load(sizes(widths), limits))
-    if widths is None:
-        least = sizes(steps.narrowest)
-        smallest = {name: f"{least[name]:,} of {dense[name]:,}" for name in limits}
-        raise ValueError(
-            f"{budget} cannot be met. The smallest that pruning can reach is {smallest}. Raise the budget, "
-            "exclude fewer layers, or lower min_channels; print(tfprune.channel_groups(model)) shows what is frozen."
-        )
-    return widths
+    return analysis

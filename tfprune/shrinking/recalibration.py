@@ -11,7 +11,7 @@ from tfprune.graph import check_built
 from tfprune.graph.chains import chains
 
 
-def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None:
+def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128, max_samples: int | None = None) -> None:
     """Replace the moving statistics of every BatchNormalization layer by those of `data`, in place.
 
     A pruned network feeds its normalization layers other means and variances than those that they learned.
@@ -27,6 +27,7 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
         data: Inputs as for training, some hundreds or thousands, in any form that `fit` takes: arrays `x`, `(x, y)` or
             `(x, y, sample_weight)`, of which `x` is used, or a finite dataset or iterable of batches of these.
         batch_size: Samples per batch, for arrays.
+        max_samples: Read at most this many: evenly spread over arrays, the first ones of anything else. None for all.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or the data has another form.
@@ -43,7 +44,7 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> None
     check_built(model)
     if not batch_normalizations(model):
         raise ValueError(f"{model.name!r} has no BatchNormalization layer, so there is nothing to recalibrate.")
-    reader = Reader(data, inputs_of(model), batch_size=batch_size)
+    reader = Reader(data, inputs_of(model), batch_size=batch_size, max_samples=max_samples)
     measure_statistics(model, reader, lambda x: model(x, training=True))
 
 

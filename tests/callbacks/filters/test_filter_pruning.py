@@ -9,7 +9,7 @@ from networks import chain, compiled, images, open_chain, randomize, residual, z
 
 from tfprune import Ranking
 from tfprune.callbacks import FPGM, FilterPruning, SoftFilterPruning, Stage
-from tfprune.criteria import GroupNorm, geometric_median_distance, l1_norm, l2_norm
+from tfprune.criteria import GroupFisher, GroupNorm, geometric_median_distance, l1_norm, l2_norm
 from tfprune.granularity import Block, Channel, NofM
 from tfprune.schedules import Constant, Exponential, Polynomial, Schedule
 
@@ -182,6 +182,21 @@ def test_layers_on_their_own_are_ranked_together_too():
         (lambda: FPGM(0.5, granularity=Block((4, 1))), TypeError, r"FPGM .*Channel.*Received: Block\(shape=\(4, 1\)\)"),
         (lambda: FilterPruning(0.5, "l1_norm"), TypeError, "criterion must be a ChannelCriterion or a function"),
         (lambda: FilterPruning(0.5, ranking="all"), ValueError, "ranking must be a Ranking, 'local'.*'all'"),
+        (
+            lambda: FilterPruning(0.5, GroupFisher()),
+            ValueError,
+            "GroupFisher needs .*'gate_gradient_squared'.*data= of",
+        ),
+        (
+            lambda: FilterPruning(0.5, ranking=Ranking(within=GroupFisher())),
+            ValueError,
+            "GroupFisher needs .*'gate_gradient_squared'.*data= of prune_channels",
+        ),
+        (
+            lambda: FilterPruning(0.5, ranking=Ranking("global", cost="macs")),
+            ValueError,
+            r"cost='macs' is counted for the model that comes out.*FilterPruning makes none.*prune_channels",
+        ),
         (lambda: FilterPruning(1.0), ValueError, r"^sparsity is the fraction to prune.*Received: 1\.0"),
         (lambda: FilterPruning("half"), ValueError, "^sparsity is the fraction to prune.*Received: 'half'"),
         (lambda: FilterPruning([]), ValueError, "All rates are 0"),

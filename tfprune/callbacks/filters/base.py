@@ -9,13 +9,13 @@ import numpy as np
 
 from tfprune.callbacks.filters.stages import Plan, Stage, as_stages
 from tfprune.common.checks import check_choice
-from tfprune.criteria import AnyChannelCriterion
+from tfprune.criteria import AnyChannelCriterion, as_channel_criterion
 from tfprune.granularity import Channel, check_granularity
 from tfprune.graph import ChannelGroup, ChannelGroups, Member, channel_groups
 from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.graph.trace import MODEL_OUTPUT
 from tfprune.parts.channels import channel_masks, zero_channels
-from tfprune.parts.ranking import AnyRanking, Share, as_ranking
+from tfprune.parts.ranking import AnyRanking, Ranking, Share, as_ranking
 from tfprune.schedules import ScheduleLike
 from tfprune.training.foreign_updates import ForeignUpdates
 from tfprune.training.masks import HeldMasks, Masks, apply_masks, variables_by_path
@@ -91,7 +91,7 @@ class FilterPruning(keras.callbacks.Callback):
         check_choice("scope", scope, ("group", "layer"))
         check_choice("mode", mode, ("soft", "hard"))
         self.stages = as_stages(sparsity, criterion)
-        self.ranking = as_ranking(ranking)
+        self.ranking = _of_weights(as_ranking(ranking), type(self).__name__)
         self.granularity = check_granularity(granularity or Channel(), Channel, type(self).__name__)
         self.scope = scope
         self.mode = mode
@@ -223,6 +223,18 @@ class FilterPruning(keras.callbacks.Callback):
         size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
         filters = sum(int(zero_channels(group.producers, group.size).sum()) for group in self._groups)
         return zeros / size, filters
+
+
+def _of_weights(ranking: Ranking, who: str) -> Ranking:
+    """Return the ranking, or raise if it asks for what there is not during `fit`."""
+    if ranking.cost is not None:
+        raise ValueError(
+            f"cost={ranking.cost!r} is counted for the model that comes out in the end, and {who} makes none. Leave it "
+            "out, or prune at once: tfprune.prune_channels(model, ..., data=..., rounds=...)."
+        )
+    if ranking.within is not None:
+        as_channel_criterion(ranking.within)
+    return ranking
 
 
 def _single_layers(groups: ChannelGroups, excluded: Chosen) -> tuple[ChannelGroup, ...]:
