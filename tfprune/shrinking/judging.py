@@ -22,7 +22,7 @@ from tfprune.graph import ChannelGroup, check_built
 from tfprune.parts.ranking import AnyRanking, Cost, Ranking, as_ranking
 from tfprune.shrinking.choice import Amount
 from tfprune.shrinking.order import Scores
-from tfprune.shrinking.repair import is_repairable, repair
+from tfprune.shrinking.repair import repair, touch_up
 from tfprune.statistics import Statistics, gather
 from tfprune.statistics.gathering import known_statistics
 
@@ -89,23 +89,28 @@ class Judge:
         """The statistics that the criteria read."""
         return frozenset([*self.criterion.needs, *self.within.needs])
 
-    def check_data(self, repaired: keras.Model | None) -> None:
+    def check_data(self, repairs: bool) -> None:
         """Raise a ValueError if there is data that nothing would use.
 
         Args:
-            repaired: A model of the kind that is to be repaired; None if none is.
+            repairs: Whether samples will repair a smaller model.
         """
-        if self.data is None or self.needs or (self._has_samples and repaired and is_repairable(repaired)):
+        if self.data is None or self.needs or (self._has_samples and repairs):
             return
         raise ValueError(
-            f"{_called(self.criterion)} reads weights only, and no BatchNormalization is recalibrated here, so data "
-            "would not be used. Leave it out, or use a criterion that reads it, such as GroupFisher()."
+            f"{_called(self.criterion)} reads weights only, and no model is repaired here, so data would not be used. "
+            "Leave it out, or use a criterion that reads it, such as GroupFisher()."
         )
 
-    def repair(self, model: keras.Model) -> None:
+    def touch_up(self, model: keras.Model) -> None:
+        """Recalibrate, in place, a smaller model of which more channels will go, where there is data."""
+        if self._has_samples:
+            touch_up(model, self.data, MAX_SAMPLES)
+
+    def repair(self, small: keras.Model, model: keras.Model) -> None:
         """Make up, in place, for what a smaller model lacks, where there is data."""
         if self._has_samples:
-            repair(model, self.data, MAX_SAMPLES)
+            repair(small, model, self.data, MAX_SAMPLES)
 
     @property
     def _has_samples(self) -> bool:

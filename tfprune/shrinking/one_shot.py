@@ -37,9 +37,9 @@ def prune_channels(
 
     With some hundred samples of data, labels or not, what the loss says decides how many channels of each group go:
     those whose gates carry the least Fisher information for the operations that they cost; and the norm of all that
-    makes, scales and reads a channel decides which. BatchNormalization layers are then recalibrated on the data.
-    Without data the norms of kernels decide, at one ratio for all groups, and far more accuracy is lost. Fine-tuning
-    recovers most of it. The model itself is not changed.
+    makes, scales and reads a channel decides which. Then `tfprune.reconstruct` repairs what is left on the same data,
+    whatever the criterion. Without data the norms of kernels decide, at one ratio for all groups, and far more accuracy
+    is lost. Fine-tuning recovers most of it. The model itself is not changed.
 
     Reference: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021,
     https://arxiv.org/abs/2108.00708; without data Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017,
@@ -56,7 +56,7 @@ def prune_channels(
             data, else the L2 norm of the kernels.
         data: Samples like those of training, of which up to 1,024 are used: inputs, with labels if the criterion wants
             them, in any form that `fit` takes. Or `Statistics` that were gathered before, and then nothing is
-            recalibrated.
+            repaired.
         ranking: `"local"` removes the ratio from every group; `"global"` ranks the channels of all groups together,
             each score relative to its group's mean; `"structure"` does so among groups made of the same layers. A
             `tfprune.Ranking` also says how scores are joined, made comparable and weighed by cost, and by what other
@@ -92,10 +92,10 @@ def prune_channels(
     """
     amount = Amount(ratio, budget)
     judge = Judge.of(model, amount, criterion, ranking, data)
-    pruning = _pruning(amount, judge, rounds, granularity, repaired=model)
+    pruning = _pruning(amount, judge, rounds, granularity, repairs=True)
     stage, choice = pruning.choose(_analysed(model, exclude), model)
     small, _ = stage.shrunken(choice)
-    judge.repair(small)
+    judge.repair(small, model)
     is_number = isinstance(ratio, numbers.Real)
     if is_number and ratio and granularity is None and small.count_params() == model.count_params():
         widest = int(choice.order.sizes.max())
@@ -151,19 +151,17 @@ def choose_widths(
     """
     amount = Amount(ratio, budget)
     judge = Judge.of(model, amount, criterion, ranking, data)
-    pruning = _pruning(amount, judge, rounds, granularity, repaired=model if rounds != 1 else None)
+    pruning = _pruning(amount, judge, rounds, granularity, repairs=rounds != 1)
     stage, choice = pruning.choose(_analysed(model, exclude), model)
     return Widths(dict(zip(stage.groups, choice.widths.tolist(), strict=True)))
 
 
-def _pruning(
-    amount: Amount, judge: Judge, rounds: int | Rounds, granularity: Channel | None, repaired: keras.Model | None
-) -> Pruning:
+def _pruning(amount: Amount, judge: Judge, rounds: int | Rounds, granularity: Channel | None, repairs: bool) -> Pruning:
     counts = check_granularity(granularity or Channel(), Channel, "prune_channels")
     if isinstance(amount.ratio, Widths) and granularity is not None:
         raise ValueError(f"Widths say exactly how many channels stay. Leave out granularity={granularity}.")
     pruning = Pruning(amount, judge, counts, rounds if isinstance(rounds, Rounds) else Rounds(rounds))
-    judge.check_data(repaired)
+    judge.check_data(repairs)
     return pruning
 
 

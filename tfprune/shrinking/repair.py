@@ -4,27 +4,29 @@ from typing import Any
 
 import keras
 
+from tfprune.reconstruction import reconstruct
 from tfprune.shrinking.recalibration import batch_normalizations, recalibrate
 
 
-def is_repairable(model: keras.Model) -> bool:
-    """Return whether there is anything in a model that data can repair.
-
-    Example:
-
-    >>> is_repairable(keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization()]))
-    True
-    """
-    return bool(batch_normalizations(model))
-
-
-def repair(model: keras.Model, data: Any, max_samples: int) -> None:
-    """Make up for what is missing since channels went, in place and without labels.
+def touch_up(model: keras.Model, data: Any, max_samples: int) -> None:
+    """Recalibrate, in place, a smaller model of which more channels will go: enough for it to be measured.
 
     Args:
         model: The smaller model.
         data: Samples, in any form that can be read again.
         max_samples: How many of them to use at most.
     """
-    if is_repairable(model):
+    if batch_normalizations(model):
         recalibrate(model, data, max_samples=max_samples)
+
+
+def repair(small: keras.Model, model: keras.Model, data: Any, max_samples: int) -> None:
+    """Make up, in place and without labels, for what a smaller model lacks.
+
+    Args:
+        small: The smaller model.
+        model: The model that it was made of.
+        data: Samples, in any form that can be read again.
+        max_samples: How many of them to use at most.
+    """
+    reconstruct(small, model, data, max_samples=max_samples)

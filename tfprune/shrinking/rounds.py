@@ -79,9 +79,9 @@ class _Stage:
         return shrink(self.model, keep), kept
 
     def after(self, choice: Choice, judge: Judge, rounds: Rounds) -> "_Stage":
-        """The next one: smaller, repaired and trained."""
+        """The next one: smaller, recalibrated and trained."""
         model, kept = self.shrunken(choice)
-        judge.repair(model)
+        judge.touch_up(model)
         if rounds.between is not None:
             rounds.between(model)
         groups = named(analyse(model).groups)
