@@ -184,6 +184,9 @@ def test_failure_in_a_later_round_leaves_the_model_unchanged(model):
         ),
         ({"sparsity": lambda layer: 0.5, "distribution": uniform}, ValueError, "and so does distribution"),
         ({"sparsity": lambda layer: None}, ValueError, "finds no weights to prune"),
+        ({"sparsity": lambda layer: 1.5}, ValueError, "The sparsity that `sparsity` gives 'first' must be a number in"),
+        ({"sparsity": {L.Dense(2): 0.5}}, ValueError, "`sparsity` names layers that have no weights to prune"),
+        ({"sparsity": {"first": 0.5}}, TypeError, "sparsity must be a dict from layer objects"),
     ],
     ids=str,
 )
