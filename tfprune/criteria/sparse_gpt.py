@@ -37,7 +37,7 @@ class SparseGPT(WeightCriterion):
     >>> inputs = np.array([[1.0, 1.0], [1.0, -1.0]])  # independent: nothing can make up for the other
     >>> gram = {"input_gram": inputs.T @ inputs}
     >>> SparseGPT(damping=0).score(WeightView("kernel", lambda: np.array([[3.0], [1.0]]), statistics=gram)).tolist()
-    [[9.0], [1.0]]
+    [[18.0], [2.0]]
     """
 
     needs = ("input_gram",)

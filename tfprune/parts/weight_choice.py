@@ -112,8 +112,8 @@ class Choice:
             try:
                 self.granularity.units(np.ones((1,) * len(kernel.variable.shape)), kernel.input_axis)
             except ValueError as error:
-                advice = "Leave it out with `exclude`" if argument == "overrides" else f"Name the others in `{argument}`"
-                raise ValueError(f"{name!r} cannot be pruned so. {advice}, or: {error}") from error
+                way = "Leave it out with `exclude`" if argument == "overrides" else f"Name the others in `{argument}`"
+                raise ValueError(f"{name!r} cannot be pruned so. {way}, or: {error}") from error
 
 
 def distribution_for(criterion: WeightCriterion) -> Distribution:
