@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tfprune.distributions import erdos_renyi, erdos_renyi_kernel, global_, uniform
+from tfprune.distributions import erdos_renyi, erdos_renyi_kernel, global_, smart_ratio, uniform
 from tfprune.granularity import NofM, prune_lowest
 
 ALL = [uniform, erdos_renyi, erdos_renyi_kernel, global_]
@@ -160,3 +160,27 @@ def test_too_many_protected_units_are_named():
         global_(scores, 0.75)
     with pytest.raises(ValueError, match=r"pruning 2 of 4 units, but only 0 may go, 2 too few"):
         global_(scored((1,), (1,), (1,), (1,)), 0.5)
+
+
+def test_smart_ratio_by_hand():
+    # Of 10,000 + 20,000 + 1,000 weights 3,100 live: 300 in the head, the others as 6 * 10,000 to 2 * 20,000.
+    found = smart_ratio(scored((10, 10, 10, 10), (10, 10, 10, 20), (50, 20)), 0.9)
+    assert found == {"layer0": 10000 - 1680, "layer1": 20000 - 1120, "layer2": 700}
+    # Without convolutions the last layer is the head; the first cannot hold its 6 / (6 + 2) of 5,500 - 300.
+    found = smart_ratio(scored((10, 100), (10, 1000), (10, 100)), 0.5)
+    assert found == {"layer0": 0, "layer1": 10000 - 4700, "layer2": 700}
+    with pytest.raises(ValueError, match=r"keeps 30% of \['layer1'\], which is more than a sparsity of 0.99 lets live"):
+        smart_ratio(scored((3, 3, 4, 4), (100, 10)), 0.99)
+
+
+@given(SHAPES, PERCENT)
+def test_smart_ratio_leaves_as_many_as_uniform_up_to_rounding(shapes, sparsity):
+    sizes = [math.prod(shape) for shape in shapes]
+    live = sum(size - exact_floor(size * sparsity) for size in sizes)
+    heads = [size for size, shape in zip(sizes, shapes, strict=True) if len(shape) == 2]
+    heads = [sizes[-1]] if len(heads) == len(shapes) else heads
+    assume(0.3 * sum(heads) <= live <= 0.3 * sum(heads) + sum(sizes) - sum(heads))
+    counts = smart_ratio(scored(*shapes), sparsity)
+    kept = [size - count for size, count in zip(sizes, counts.values(), strict=True)]
+    assert abs(sum(kept) - live) <= len(shapes)
+    assert min(kept) >= 1

@@ -266,3 +266,10 @@ def test_every_granularity_refuses_nan_and_a_sparsity_out_of_range(granularity):
         granularity.mask(scores, 0.25)
     with pytest.raises(ValueError, match=r"sparsity must be in"):
         Unstructured().mask(scores, 1.0)
+
+
+def test_weights_that_are_gone_add_nothing_to_their_block():
+    gone = -np.inf
+    scores = np.array([[4.0, gone, gone], [gone, 3.0, gone], [1.0, 1.0, 6.0]])
+    assert Block((2, 1)).units(scores).tolist() == [[2.0, 1.5, gone], [1.0, 1.0, 6.0]]
+    assert Block((2, 1)).mask(scores, 0.34).tolist() == [[True, True, False], [True, True, False], [True, False, True]]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from networks import compiled, dense, images, randomize, same, weights_of
 
-from tfprune.training.masks import HeldMasks, apply_masks, recorded_mask, variables_by_path
+from tfprune.training.masks import HeldMasks, apply_masks, record_masks, recorded_mask, variables_by_path
 
 L = keras.layers
 
@@ -36,6 +36,16 @@ def test_apply_masks_zeroes_exactly_the_masked_weights(mask):
     assert np.array_equal(model.get_layer("hidden").kernel.numpy(), np.where(mask, before, 0.0))
 
 
+def test_record_masks_marks_what_is_pruned_and_what_lives_at_zero():
+    model = randomize(dense())
+    hidden = model.get_layer("hidden")
+    hidden.bias.assign([1.0, np.nan, -0.0, 0.0])
+    record_masks(model, masks_for(model))
+    assert recorded_mask(hidden.bias).tolist() == [True, False, True, True]
+    assert hidden.bias.numpy().tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert recorded_mask(hidden.kernel).all(axis=0).tolist() == [True, False, True, True]
+
+
 def test_applying_twice_is_applying_once_and_nan_goes():
     model = randomize(dense())
     model.get_layer("hidden").bias.assign([1.0, np.nan, 2.0, np.inf])
@@ -47,7 +57,7 @@ def test_applying_twice_is_applying_once_and_nan_goes():
     assert model.get_layer("hidden").bias.numpy().tolist() == [1.0, 0.0, 2.0, np.inf]
 
 
-@pytest.mark.parametrize("apply", [apply_masks, HeldMasks])
+@pytest.mark.parametrize("apply", [apply_masks, record_masks, HeldMasks])
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -9,6 +9,7 @@ from networks import compiled, images, same, weights_of
 
 import tfprune
 from tfprune.callbacks import GraNet, MagnitudePruning, RigL, StaticSparsity
+from tfprune.callbacks.weights.rigl import grow_by_gradient
 from tfprune.criteria import (
     LAMP,
     SNIP,
@@ -184,6 +185,9 @@ def test_failure_in_a_later_round_leaves_the_model_unchanged(model):
         ),
         ({"sparsity": lambda layer: 0.5, "distribution": uniform}, ValueError, "and so does distribution"),
         ({"sparsity": lambda layer: None}, ValueError, "finds no weights to prune"),
+        ({"sparsity": lambda layer: 1.5}, ValueError, "The sparsity that `sparsity` gives 'first' must be a number in"),
+        ({"sparsity": {L.Dense(2): 0.5}}, ValueError, "`sparsity` names layers that have no weights to prune"),
+        ({"sparsity": {"first": 0.5}}, TypeError, "sparsity must be a dict from layer objects"),
     ],
     ids=str,
 )
@@ -218,6 +222,18 @@ def test_callbacks_refuse_what_needs_data(callback):
         callback(0.5, criterion=SNIP())
     with pytest.raises(TypeError, match="GroupNorm scores channels"):
         callback(0.5, criterion=GroupNorm())
+
+
+def test_growth_drops_by_the_criterion():
+    weights, masks = {"a": np.array([5.0, 1.0, 0.9, 0.0])}, {"a": np.array([True, True, True, False])}
+
+    class NearOne(WeightCriterion):
+        def score(self, view):
+            return -np.abs(view.weights - 1)
+
+    found, fresh = grow_by_gradient(NearOne(), weights, masks, {"a": np.array([0.0, 0.0, 0.0, 1.0])}, {"a": 1})
+    assert found["a"].tolist() == [False, True, True, True]
+    assert fresh["a"].tolist() == [False, False, False, True]
 
 
 def test_callback_by_a_criterion_prunes_as_prune_weights_does(model):

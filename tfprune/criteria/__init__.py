@@ -26,6 +26,7 @@ from tfprune.criteria.random import Random
 from tfprune.criteria.random_weights import RandomWeights
 from tfprune.criteria.second_order import LabelFreeHessian, SecondOrderStructuredPruning
 from tfprune.criteria.snip import SNIP
+from tfprune.criteria.sparse_gpt import SparseGPT
 from tfprune.criteria.synflow import SynFlow
 from tfprune.criteria.taylor import Taylor
 from tfprune.criteria.views import ChannelView, MemberView, WeightView
@@ -60,6 +61,7 @@ __all__ = [
     "Random",
     "RandomWeights",
     "SecondOrderStructuredPruning",
+    "SparseGPT",
     "SynFlow",
     "Taylor",
     "Wanda",

@@ -24,6 +24,7 @@ class Kernel:
         path: The path of the variable, the key of its mask.
         variable: The variable.
         layer: The layer that owns it as the user knows it: the `MultiHeadAttention` or `LSTM`, not what is inside.
+        holder: The layer that holds the variable: the one inside, in such a case.
         name: A short name, unique in the model: `"conv1"`, or `"lstm/recurrent_kernel"` where a layer has several;
             `"inner/conv1"` inside a nested model.
         input_axis: The axis along which inputs are summed, negative. Of several, the last one; where nothing is
@@ -35,6 +36,7 @@ class Kernel:
     path: str
     variable: keras.Variable
     layer: keras.layers.Layer
+    holder: keras.layers.Layer
     name: str
     input_axis: int
     output_axes: tuple[int, ...]
@@ -89,7 +91,14 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
                 last = [kernel.attribute.rpartition(".")[2]] if len(held) > 1 else []
                 name = _unused("/".join([*names, *last]), found)
                 found[name] = Kernel(
-                    variable.path, variable, owner, name, kernel.input_axis, kernel.output_axes, kernel.depthwise
+                    path=variable.path,
+                    variable=variable,
+                    layer=owner,
+                    holder=holder,
+                    name=name,
+                    input_axis=kernel.input_axis,
+                    output_axes=kernel.output_axes,
+                    depthwise=kernel.depthwise,
                 )
     return tuple(found.values())
 

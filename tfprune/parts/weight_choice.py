@@ -37,18 +37,32 @@ class Choice:
     granularity: Granularity
 
     @classmethod
-    def of(cls, model: keras.Model, granularity: Granularity, exclude: Exclude, overrides: Overrides) -> "Choice":
+    def of(
+        cls,
+        model: keras.Model,
+        granularity: Granularity,
+        exclude: Exclude,
+        overrides: Overrides,
+        argument: str = "overrides",
+    ) -> "Choice":
         """Find the kernels of a model; those of depthwise convolutions only where `overrides` names them.
+
+        Args:
+            model: The model.
+            granularity: What is pruned together.
+            exclude: Layers to leave alone.
+            overrides: Sparsities of their own for some layers.
+            argument: What the user calls these, for messages.
 
         Raises:
             ValueError: If an override or the granularity does not fit.
         """
         found = kernels(model, exclude)
-        settings = resolve_overrides(model, overrides, [kernel.variable for kernel in found])
+        settings = resolve_overrides(model, overrides, [kernel.variable for kernel in found], argument)
         own = dict(zip((kernel.name for kernel in found), settings, strict=True))
         chosen = {kernel.name: kernel for kernel in found if not kernel.depthwise or own[kernel.name] is not None}
         choice = cls(chosen, {name: value for name, value in own.items() if value is not None}, granularity)
-        choice._check()
+        choice._check(argument)
         return choice
 
     def masks(
@@ -87,18 +101,19 @@ class Choice:
     def _axis(self, name: str) -> int:
         return self.kernels[name].input_axis
 
-    def _check(self) -> None:
+    def _check(self, argument: str) -> None:
         for name, own in self.own.items():
             if isinstance(own, bool) or not isinstance(own, Real) or not 0 <= own < 1:
                 raise ValueError(
-                    f"The sparsity that `overrides` gives {name!r} must be a number in [0, 1). Received: {own!r}."
+                    f"The sparsity that `{argument}` gives {name!r} must be a number in [0, 1). Received: {own!r}."
                 )
             self.granularity.check_sparsity(own)
         for name, kernel in self.kernels.items():
             try:
                 self.granularity.units(np.ones((1,) * len(kernel.variable.shape)), kernel.input_axis)
             except ValueError as error:
-                raise ValueError(f"{name!r} cannot be pruned so. Leave it out with `exclude`, or: {error}") from error
+                way = "Leave it out with `exclude`" if argument == "overrides" else f"Name the others in `{argument}`"
+                raise ValueError(f"{name!r} cannot be pruned so. {way}, or: {error}") from error
 
 
 def distribution_for(criterion: WeightCriterion) -> Distribution:

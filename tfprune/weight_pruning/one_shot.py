@@ -10,13 +10,14 @@ import keras
 import numpy as np
 
 from tfprune.common.checks import check_count, check_fraction
-from tfprune.criteria import Magnitude, WeightCriterion, as_weight_criterion
+from tfprune.criteria import Magnitude, SparseGPT, WeightCriterion, as_weight_criterion
 from tfprune.distributions import Distribution
 from tfprune.granularity import Granularity, Unstructured, check_granularity
 from tfprune.graph.exclude import Overrides
 from tfprune.parts.lazy_arrays import LazyArrays
 from tfprune.parts.weight_choice import Choice, distribution_for, scores_of
 from tfprune.training.masks import Masks, record_masks, recorded_mask
+from tfprune.weight_pruning.layerwise import prune_layer_by_layer
 from tfprune.weight_pruning.measuring import Measure, measure_for
 
 WHO = "prune_weights"
@@ -72,8 +73,16 @@ def prune_weights(
     count = criterion.rounds if rounds is None else check_count("rounds", rounds)
     choice, total = _chosen(model, sparsity, together, distribution)
     _check_weights(choice, total)
-    measure = measure_for(criterion, model, choice.kernels, data, count)
     split = distribution or distribution_for(criterion)
+    if isinstance(criterion, SparseGPT):
+        if count > 1:
+            raise ValueError(
+                f"SparseGPT prunes in one round, in which it measures before each layer. Received: {rounds}."
+            )
+        with _restored_if_it_fails(choice):
+            prune_layer_by_layer(model, choice, total, criterion, split, data)
+        return
+    measure = measure_for(criterion, model, choice.kernels, data, count)
     pruning = WeightPruning(model, choice, total, criterion, split, measure)
     with _restored_if_it_fails(choice):
         for number in range(1, count + 1):
@@ -137,7 +146,7 @@ def _chosen(
                 "sparsity says how much of each layer goes, and so does distribution. Give one fraction for all "
                 "layers, or leave distribution out."
             )
-        choice, total = Choice.of(model, granularity, None, sparsity), 0.0
+        choice, total = Choice.of(model, granularity, None, sparsity, "sparsity"), 0.0
         choice = dataclasses.replace(choice, kernels={name: choice.kernels[name] for name in choice.own})
     if not choice.kernels:
         raise ValueError(
