@@ -62,6 +62,6 @@ def _of_call(shortcut: Passed, branch: Passed) -> Any:
     products = [tf.cast(tf.reduce_sum(pair, -1), tf.float64) for pair in (before * after, before**2, after**2)]
     lengths = tf.sqrt(products[1] * products[2])
     is_zero = lengths == 0  # NaN stays NaN: the weights are broken
-    cosine = tf.where(is_zero, _UNKNOWN, products[0] / tf.where(is_zero, 1.0, lengths))
+    cosine = tf.where(is_zero, tf.constant(_UNKNOWN, lengths.dtype), products[0] / lengths)
     cosine = tf.reshape(tf.clip_by_value(cosine, -1.0, 1.0), (-1,))
     return tf.stack([1.0 - cosine, tf.acos(cosine) / np.pi])
