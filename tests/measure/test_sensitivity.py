@@ -10,7 +10,7 @@ from networks import randomize, residual, same, weights_of
 import tfprune
 from tfprune import sensitivity
 from tfprune.common.files import write_atomically
-from tfprune.criteria import SNIP, Magnitude, l1_norm
+from tfprune.criteria import SNIP, Magnitude, Taylor, l1_norm
 from tfprune.measure import partial_results, pruned_scores
 
 L = keras.layers
@@ -185,9 +185,14 @@ def test_results_of_something_else_are_refused(small, tmp_path):
         sensitivity(small, x, [0.5], storage=path, progress=False)
 
 
-def test_single_weights_by_a_criterion_that_reads_data(small):
+def test_criteria_that_read_data(small):
     x, y = np.eye(4, dtype="float32"), np.arange(4) % 3
     small.compile("sgd", CROSS_ENTROPY)
+    found = sensitivity(small, (x, y), [0.4], criterion=Taylor(), progress=False)
+    pruned = tfprune.prune_channels(
+        small, tfprune.Widths({"one": found.rows[0].kept[0]}), criterion=Taylor(), data=(x, y)
+    )
+    assert found.rows[0].scores[0] == pytest.approx(loss(pruned, (x, y)), rel=1e-5)
     found = sensitivity(small, (x, y), [0.5], criterion=SNIP(), progress=False)
     tfprune.prune_weights(small, {small.layers[0]: 0.5}, criterion=SNIP(), data=(x, y))
     assert found.rows[0].scores[0] == pytest.approx(loss(small, (x, y)), rel=1e-5)

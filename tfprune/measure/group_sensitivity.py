@@ -24,6 +24,7 @@ from tfprune.measure.partial_results import PartialResults
 from tfprune.measure.prunable_parts import parts_of_groups, parts_of_kernels
 from tfprune.measure.pruned_scores import AnyMetric, Bench
 from tfprune.measure.sensitivity_report import Sensitivity, SensitivityRow
+from tfprune.statistics.gathering import known_statistics
 
 _MAX_SAMPLES = 1024
 """So many samples say enough; all of them are kept in memory."""
@@ -59,8 +60,8 @@ def sensitivity(
         data: Some hundreds of samples, in any form that `fit` takes, with or without labels; of more than 1,024, so
             many are used.
         ratios: The fractions to prune, each in (0, 1).
-        criterion: Which channels of a group go first, as in `tfprune.prune_channels`; or a
-            `tfprune.criteria.WeightCriterion` for single weights.
+        criterion: Which channels of a group go first, as in `tfprune.prune_channels`, which takes the same one then; or
+            a `tfprune.criteria.WeightCriterion`, such as `Magnitude()`, for single weights.
         metric: What the score is. None for the loss that the model was compiled with if the data has labels, else
             `"divergence"` from the model's own answers: the Kullback-Leibler divergence of probabilities, the mean
             squared error of other numbers. Otherwise `"loss"`, `"accuracy"`, a `keras.metrics.Metric`, or a function of
@@ -94,7 +95,7 @@ def sensitivity(
     if isinstance(criterion, WeightCriterion):
         parts = parts_of_kernels(model, criterion, batches)
     else:
-        parts = parts_of_groups(analysis, as_channel_criterion(criterion))
+        parts = parts_of_groups(model, analysis, as_channel_criterion(criterion, known_statistics()), batches)
     if not parts:
         raise ValueError(f"Nothing of {model.name!r} can be pruned.\n{analysis.groups}")
     bench = Bench(model, analysis, batches, metric)

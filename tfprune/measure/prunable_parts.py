@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from tfprune.parts.kernels import Kernel, kernels
 from tfprune.parts.lazy_arrays import LazyArrays
 from tfprune.parts.ranking import Ranking
 from tfprune.parts.weight_choice import scores_of
+from tfprune.statistics import Statistics, gather
 from tfprune.training.masks import Masks
 from tfprune.weight_pruning.measuring import measure_for
 
@@ -38,18 +40,27 @@ class Part:
     prune: Prune
 
 
-def parts_of_groups(analysis: Analysis, criterion: ChannelCriterion) -> list[Part]:
+def parts_of_groups(
+    model: keras.Model, analysis: Analysis, criterion: ChannelCriterion, batches: Sequence[Batch]
+) -> list[Part]:
     """Return the free channel groups of a model.
 
     Args:
+        model: The model.
         analysis: Its analysis.
         criterion: Says which channels go first.
+        batches: The data, for criteria that need it.
 
     Raises:
-        ValueError: If the criterion needs data.
+        ValueError: If the data lacks what the criterion needs.
     """
+    statistics = Statistics(0)
+    if criterion.needs:
+        loss, temperature = criterion.loss, criterion.temperature
+        statistics = gather(model, _tuples(batches), criterion.needs, loss=loss, temperature=temperature)
     free = {name: group for name, group in named(analysis.groups).items() if not group.frozen}
-    return [Part(name, group.size, _pruned_group(analysis, group, criterion)) for name, group in free.items()]
+    scores = {name: Ranking().scores(each, criterion, statistics=statistics, name=name) for name, each in free.items()}
+    return [Part(name, group.size, _pruned_group(analysis, group, scores[name])) for name, group in free.items()]
 
 
 def parts_of_kernels(model: keras.Model, criterion: WeightCriterion, batches: Sequence[Batch]) -> list[Part]:
@@ -64,8 +75,7 @@ def parts_of_kernels(model: keras.Model, criterion: WeightCriterion, batches: Se
         ValueError: If the data lacks what the criterion needs.
     """
     known = {kernel.name: kernel for kernel in kernels(model)}
-    data = [tuple(part for part in batch if part is not None) for batch in batches]
-    statistics = measure_for(criterion, model, known, data, rounds=1)()
+    statistics = measure_for(criterion, model, known, _tuples(batches), rounds=1)()
     weights = LazyArrays(known, lambda name: known[name].variable.numpy())
     living = LazyArrays(known, lambda name: np.ones(known[name].variable.shape, bool))
     scores = scores_of(criterion, weights, living, statistics)
@@ -75,9 +85,12 @@ def parts_of_kernels(model: keras.Model, criterion: WeightCriterion, batches: Se
     ]
 
 
-def _pruned_group(analysis: Analysis, group: ChannelGroup, criterion: ChannelCriterion) -> Prune:
-    scores = Ranking().scores(group, criterion)
+def _tuples(batches: Sequence[Batch]) -> list[tuple[Any, ...]]:
+    """Data as a user gives it."""
+    return [tuple(part for part in batch if part is not None) for batch in batches]
 
+
+def _pruned_group(analysis: Analysis, group: ChannelGroup, scores: np.ndarray) -> Prune:
     def prune(ratio: float) -> tuple[int, Masks]:
         keep = drop_lowest(scores, Channel().count(group.size, ratio), np.ones(group.size, bool))
         keep = ~np.isin(group.labels, analysis.spare(group.labels[~keep]))  # a part of a split keeps one

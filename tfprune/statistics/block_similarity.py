@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.data import Batch
+from tfprune.statistics.any_size import any_size
 from tfprune.statistics.taps import Passed, Taps, tapped
 
 _UNKNOWN = 0.5
@@ -43,6 +44,8 @@ def block_distances(
 
     sums, counts = np.zeros((len(blocks), 2)), np.zeros(len(blocks))
     for batch in batches:
+        if not counts.any():
+            step.get_concrete_function(any_size(batch.x))
         distances, count = step(batch.x)
         sums += distances.numpy()
         counts += count.numpy()
