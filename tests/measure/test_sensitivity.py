@@ -10,16 +10,11 @@ from networks import randomize, residual, same, weights_of
 import tfprune
 from tfprune import sensitivity
 from tfprune.common.files import write_atomically
-from tfprune.criteria import WeightCriterion, l1_norm
+from tfprune.criteria import SNIP, Magnitude, Taylor, l1_norm
 from tfprune.measure import partial_results, pruned_scores
 
 L = keras.layers
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-class Magnitude(WeightCriterion):
-    def score(self, view):
-        return np.abs(view.weights)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +64,7 @@ def test_nothing_is_compiled_twice(monkeypatch):
     norm = L.BatchNormalization()
     model = keras.Sequential([keras.Input((4,)), L.Dense(8), norm, L.Dense(8), L.Dense(3)])
     traces, call = [], type(norm).call
-    monkeypatch.setattr(type(norm), "call", lambda self, *args, **given: traces.append(1) or call(self, *args, **given))
+    monkeypatch.setattr(type(norm), "call", lambda self, x, **given: traces.append(1) or call(self, x, **given))
     x, counts = np.random.default_rng(0).normal(size=(70, 4)), []
     for ratios in ([0.5], [0.2, 0.4, 0.6, 0.8]):
         traces.clear()
@@ -190,7 +185,20 @@ def test_results_of_something_else_are_refused(small, tmp_path):
         sensitivity(small, x, [0.5], storage=path, progress=False)
 
 
-def test_what_is_refused(small, model):
+def test_criteria_that_read_data(small):
+    x, y = np.eye(4, dtype="float32"), np.arange(4) % 3
+    small.compile("sgd", CROSS_ENTROPY)
+    found = sensitivity(small, (x, y), [0.4], criterion=Taylor(), progress=False)
+    pruned = tfprune.prune_channels(
+        small, tfprune.Widths({"one": found.rows[0].kept[0]}), criterion=Taylor(), data=(x, y)
+    )
+    assert found.rows[0].scores[0] == pytest.approx(loss(pruned, (x, y)), rel=1e-5)
+    found = sensitivity(small, (x, y), [0.5], criterion=SNIP(), progress=False)
+    tfprune.prune_weights(small, {small.layers[0]: 0.5}, criterion=SNIP(), data=(x, y))
+    assert found.rows[0].scores[0] == pytest.approx(loss(small, (x, y)), rel=1e-5)
+
+
+def test_what_is_refused(small):
     x = np.eye(4)
     for ratios in ([], [1.0], [0.0], [-0.5]):
         with pytest.raises(ValueError, match="ratios"):

@@ -1,8 +1,7 @@
 """How much a model minds when a single channel group or kernel is pruned."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,46 +12,25 @@ from rich.progress import track
 from tfprune.common.checks import check_fraction
 from tfprune.criteria import (
     AnyChannelCriterion,
-    ChannelCriterion,
     WeightCriterion,
-    WeightView,
     as_channel_criterion,
     l2_norm,
 )
-from tfprune.criteria.base import check_needs
 from tfprune.data import Reader, inputs_of
 from tfprune.data.fingerprints import digest, model_fingerprint
-from tfprune.granularity import Channel, prune_lowest
-from tfprune.graph import Analysis, ChannelGroup, analyse
+from tfprune.graph import Analysis, analyse
 from tfprune.graph.groups import named
 from tfprune.measure.partial_results import PartialResults
+from tfprune.measure.prunable_parts import parts_of_groups, parts_of_kernels
 from tfprune.measure.pruned_scores import AnyMetric, Bench
 from tfprune.measure.sensitivity_report import Sensitivity, SensitivityRow
-from tfprune.parts.channels import channel_masks, drop_lowest
-from tfprune.parts.kernels import Kernel, kernels
-from tfprune.parts.ranking import Ranking
-from tfprune.training.masks import Masks
+from tfprune.statistics.gathering import known_statistics
 
 _MAX_SAMPLES = 1024
 """So many samples say enough; all of them are kept in memory."""
 
 
 _WHOLE = "(nothing pruned)"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What is pruned alone.
-
-    Attributes:
-        name: What it is called.
-        size: How many channels or weights there are.
-        prune: From a ratio to how many stay, and to masks by path.
-    """
-
-    name: str
-    size: int
-    prune: Callable[[float], tuple[int, Masks]]
 
 
 def sensitivity(
@@ -82,8 +60,8 @@ def sensitivity(
         data: Some hundreds of samples, in any form that `fit` takes, with or without labels; of more than 1,024, so
             many are used.
         ratios: The fractions to prune, each in (0, 1).
-        criterion: Which channels of a group go first, as in `tfprune.prune_channels`; or a
-            `tfprune.criteria.WeightCriterion` for single weights.
+        criterion: Which channels of a group go first, as in `tfprune.prune_channels`, which takes the same one then; or
+            a `tfprune.criteria.WeightCriterion`, such as `Magnitude()`, for single weights.
         metric: What the score is. None for the loss that the model was compiled with if the data has labels, else
             `"divergence"` from the model's own answers: the Kullback-Leibler divergence of probabilities, the mean
             squared error of other numbers. Otherwise `"loss"`, `"accuracy"`, a `keras.metrics.Metric`, or a function of
@@ -111,16 +89,15 @@ def sensitivity(
     Widths({'hidden': 4})
     """
     wanted = _checked(ratios)
-    of_weights = isinstance(criterion, WeightCriterion)
     analysis = analyse(model)
+    batches = list(Reader(data, inputs_of(model), max_samples=_MAX_SAMPLES))
+    of_weights = isinstance(criterion, WeightCriterion)
     if isinstance(criterion, WeightCriterion):
-        check_needs(criterion, ())
-        parts = _of_kernels(model, criterion)
+        parts = parts_of_kernels(model, criterion, batches)
     else:
-        parts = _of_groups(analysis, as_channel_criterion(criterion))
+        parts = parts_of_groups(model, analysis, as_channel_criterion(criterion, known_statistics()), batches)
     if not parts:
         raise ValueError(f"Nothing of {model.name!r} can be pruned.\n{analysis.groups}")
-    batches = list(Reader(data, inputs_of(model), max_samples=_MAX_SAMPLES))
     bench = Bench(model, analysis, batches, metric)
     settings = {
         "model": model_fingerprint(model),
@@ -151,40 +128,6 @@ def sensitivity(
         rows=tuple(SensitivityRow(part.name, part.size, *map(tuple, kept.found[part.name])) for part in parts),
         left_out={} if of_weights else _frozen(analysis),
     )
-
-
-def _of_groups(analysis: Analysis, criterion: ChannelCriterion) -> list[_Part]:
-    free = {name: group for name, group in named(analysis.groups).items() if not group.frozen}
-    return [_Part(name, group.size, _pruned_group(analysis, group, criterion)) for name, group in free.items()]
-
-
-def _pruned_group(
-    analysis: Analysis, group: ChannelGroup, criterion: ChannelCriterion
-) -> Callable[[float], tuple[int, Masks]]:
-    scores = Ranking().scores(group, criterion)
-
-    def prune(ratio: float) -> tuple[int, Masks]:
-        keep = drop_lowest(scores, Channel().count(group.size, ratio), np.ones(group.size, bool))
-        keep = ~np.isin(group.labels, analysis.spare(group.labels[~keep]))  # a part of a split keeps one
-        return int(keep.sum()), channel_masks([(group, keep)], ("producer", "affine"))
-
-    return prune
-
-
-def _of_kernels(model: keras.Model, criterion: WeightCriterion) -> list[_Part]:
-    return [
-        _Part(kernel.name, int(np.prod(kernel.variable.shape)), _pruned_kernel(kernel, criterion))
-        for kernel in kernels(model)
-    ]
-
-
-def _pruned_kernel(kernel: Kernel, criterion: WeightCriterion) -> Callable[[float], tuple[int, Masks]]:
-    def prune(ratio: float) -> tuple[int, Masks]:
-        scores = np.asarray(criterion.score(WeightView(kernel.name, kernel.variable.numpy)))
-        mask = prune_lowest(scores, int(ratio * scores.size + 1e-9))
-        return int(mask.sum()), {kernel.path: mask}
-
-    return prune
 
 
 def _frozen(analysis: Analysis) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a model is worth with some of its weights at zero: one copy, compiled once, for all of them."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -12,6 +12,7 @@ from tfprune.graph import Analysis
 from tfprune.measure.scores import Metric, MetricScore, Score, make_score
 from tfprune.rewriting.cloning import duplicate
 from tfprune.shrinking.recalibration import batch_normalizations, measure_statistics
+from tfprune.statistics.any_size import any_size
 from tfprune.statistics.evaluation import Evaluation
 from tfprune.training.masks import Masks
 
@@ -43,7 +44,7 @@ class Bench:
         self._twins = {variable.path: twins[id(variable)] for variable in model.variables if id(variable) in twins}
         self._batches = batches
         self._norms = batch_normalizations(self._copy)
-        self._train = tf.function(lambda x: self._copy(x, training=True), reduce_retracing=True, autograph=False)
+        self._step = tf.function(lambda x: self._copy(x, training=True), reduce_retracing=True, autograph=False)
         if metric is None:
             labels = all(batch.y is not None for batch in batches)
             metric = "loss" if labels and model.compiled and model.loss is not None else "divergence"
@@ -84,6 +85,11 @@ class Bench:
         finally:
             for variable, value in before:
                 variable.assign(value)
+
+    def _train(self, x: Any) -> None:
+        """Call the model as in training; compiled only when `measure_statistics` has set its layers up for it."""
+        self._step.get_concrete_function(any_size(x))
+        self._step(x)
 
     def _new_score(self) -> Score:
         outputs = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(self._copy.outputs)]

@@ -1,70 +1,23 @@
 """Remove whole residual blocks: score them, choose, leave them out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from rich.table import Table
 
 from tfprune.common.checks import check_count
-from tfprune.common.tables import Report, new_table
 from tfprune.criteria import BlockCriterion, BlockInfluence, BlockView
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.parts.channels import order_of_going
+from tfprune.shrinking.block_report import ResidualBlock, ResidualBlocks
 from tfprune.shrinking.blocks import STATISTICS, Block, Blocks
 from tfprune.shrinking.budget import Budget, load, measure, search
 from tfprune.shrinking.recalibration import batch_normalizations, recalibrate
 
 _MAX_SAMPLES = 1024
 """So many samples say enough about blocks."""
-
-
-@dataclass(frozen=True)
-class ResidualBlock:
-    """One row of `ResidualBlocks`.
-
-    Attributes:
-        name: The name of the addition at the end of the block.
-        layers: The names of the layers in its branch that have weights.
-        num_parameters: How many weights they have.
-        stays: Why it cannot be left out; empty if it can.
-        score: How important it is; None where that was not asked, or it stays anyway.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    num_parameters: int
-    stays: str = ""
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class ResidualBlocks(Report):
-    """The residual blocks of a model, in the order in which data flows; printed as a table.
-
-    Attributes:
-        model: The name of the model.
-        blocks: The blocks.
-        criterion: What the scores are; empty if there are none.
-    """
-
-    model: str
-    blocks: tuple[ResidualBlock, ...]
-    criterion: str = ""
-
-    def to_table(self) -> Table:
-        """Return one row per block."""
-        free = sum(not block.stays for block in self.blocks)
-        title = f"Residual blocks of {self.model}: {free} of {len(self.blocks)} can go"
-        table = new_table(title, ["block", "from", "to", "stays because"], ["params", self.criterion or "score"])
-        for block in self.blocks:
-            score = "-" if block.score is None else f"{block.score:.4g}"
-            ends = (block.layers[0], block.layers[-1]) if block.layers else ("", "")
-            table.add_row(block.name, *ends, block.stays or "-", f"{block.num_parameters:,}", score)
-        return table
 
 
 def residual_blocks(

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.data import Batch
+from tfprune.statistics.any_size import any_size
 from tfprune.statistics.taps import Passed, Taps, tapped
 
 _UNKNOWN = 0.5
@@ -43,6 +44,8 @@ def block_distances(
 
     sums, counts = np.zeros((len(blocks), 2)), np.zeros(len(blocks))
     for batch in batches:
+        if not counts.any():
+            step.get_concrete_function(any_size(batch.x))
         distances, count = step(batch.x)
         sums += distances.numpy()
         counts += count.numpy()
@@ -62,6 +65,6 @@ def _of_call(shortcut: Passed, branch: Passed) -> Any:
     products = [tf.cast(tf.reduce_sum(pair, -1), tf.float64) for pair in (before * after, before**2, after**2)]
     lengths = tf.sqrt(products[1] * products[2])
     is_zero = lengths == 0  # NaN stays NaN: the weights are broken
-    cosine = tf.where(is_zero, _UNKNOWN, products[0] / tf.where(is_zero, 1.0, lengths))
+    cosine = tf.where(is_zero, tf.constant(_UNKNOWN, lengths.dtype), products[0] / lengths)
     cosine = tf.reshape(tf.clip_by_value(cosine, -1.0, 1.0), (-1,))
     return tf.stack([1.0 - cosine, tf.acos(cosine) / np.pi])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfprune.data import Batch
 from tfprune.statistics.answers import Answer, answers_of
+from tfprune.statistics.any_size import any_size
 from tfprune.statistics.targets import CompiledLoss
 
 EvaluationLoss = Literal["compiled", "divergence"]
@@ -46,10 +47,12 @@ class Evaluation:
         self._step = tf.function(self._summed, reduce_retracing=True, autograph=False)
         if loss == "divergence":
             answered = tf.function(self._answered, reduce_retracing=True, autograph=False)
+            answered.get_concrete_function(any_size(batches[0].x))
             self._own = [answered(batch.x) for batch in batches]
 
     def loss(self) -> float:
         """Return the mean loss of the samples."""
+        self._step.get_concrete_function(*map(any_size, (*self._batches[0], self._own[0])))
         sums = [
             float(self._step(batch.x, batch.y, batch.sample_weight, own))
             for batch, own in zip(self._batches, self._own, strict=True)

@@ -12,6 +12,7 @@ from rich.progress import track
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph.walk import check_built
 from tfprune.statistics.activations import ActivationMagnitudes, ActivationMoments, ActivationZeros
+from tfprune.statistics.any_size import any_size
 from tfprune.statistics.collectors import Collector, Subject, tensor_of
 from tfprune.statistics.gates import GateGradients
 from tfprune.statistics.layer_inputs import InputNorms
@@ -150,7 +151,7 @@ def _read(batches: Iterable[Batch], model: keras.Model, collectors: Sequence[Col
     num_samples = 0
     for batch in batches:
         if not num_samples:  # compiled for batches of any size, as the last one is smaller
-            step.get_concrete_function(*(_spec(part) for part in batch))
+            step.get_concrete_function(*(any_size(part) for part in batch))
         step(*batch)
         num_samples += batch.num_samples
     for collector in collectors:
@@ -180,13 +181,6 @@ def _compiled(model: keras.Model, collectors: Sequence[Collector], target: Targe
             tf.while_loop(lambda row: row < num_samples, add_one, [0], parallel_iterations=1)
 
     return step
-
-
-def _spec(part: Any) -> Any:
-    """The shapes and dtypes of a part of a batch, for any number of samples."""
-    if part is None:
-        return None
-    return keras.tree.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), part)
 
 
 def _row(part: Any, row: Any) -> Any:
