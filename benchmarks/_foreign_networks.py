@@ -62,7 +62,7 @@ SHORT = {"max_sequence_length": 16}
 MIT: dict[str, Any] = {
     **{"layerwise_depths": [1, 1, 1, 1], "num_layers": 4, "layerwise_num_heads": [1, 1, 2, 2]},
     **{"layerwise_sr_ratios": [4, 2, 1, 1], "max_drop_path_rate": 0.1, "layerwise_patch_sizes": [7, 3, 3, 3]},
-    **{"layerwise_strides": [4, 2, 2, 2], "image_shape": IMAGE, "hidden_dims": [16, 16, 24, 32]},
+    **{"layerwise_strides": [4, 2, 2, 2], "image_shape": IMAGE, "hidden_dims": [8, 16, 24, 32]},
 }
 RESNET: dict[str, Any] = {
     **{"input_conv_filters": [64], "input_conv_kernel_sizes": [7], "stackwise_num_filters": [64, 64, 96, 96]},

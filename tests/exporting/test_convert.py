@@ -109,6 +109,27 @@ def test_of_a_layer_that_stays_nobody_asks_the_config(tmp_path):
     assert report.outputs[0].max_abs_error < 1e-5
 
 
+class Looks(keras.layers.Layer):
+    """Looks numbers up in a way that has no integer form."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(10, 4))
+
+    def call(self, tokens):
+        return keras.ops.take(self.table, tokens, axis=0)
+
+    def compute_output_spec(self, tokens):
+        return keras.KerasTensor((*tokens.shape, 4), "float32")
+
+
+def test_a_model_in_which_nothing_is_integer_is_refused_as_such(tmp_path):
+    aware = tfprune.quantize_aware(keras.Sequential([keras.Input((3,), dtype="int32"), Looks()]))
+    tokens = np.arange(6, dtype="int32").reshape(2, 3)
+    aware(tokens, training=True)
+    with pytest.raises(RuntimeError, match=r"Nothing in model .* computes in integers"):
+        tfprune.export(aware, tmp_path / "model.tflite", quantize="int8", calibration=tokens)
+
+
 class OnlyEager(keras.layers.Layer):
     def call(self, x):
         return x * float(keras.ops.sum(x))

@@ -232,6 +232,12 @@ def _one_by_one(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
 
 def _explain(model: keras.Model, quantize: str | None, error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if any("inference_input_type" in line for line in lines):  # which it says of files without an integer operator
+        return (
+            f"Nothing in model {model.name!r} computes in integers, so there is no file with quantize={quantize!r}: "
+            "its layers have no integer form, or were left in float. "
+            'Use quantize="dynamic" or "float16" on the plain model.'
+        )
     names = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
     reason = "; ".join(f"LiteRT lacks the {line}" for line in names) or lines[0][:300]
     return (

@@ -52,7 +52,7 @@ def _with_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
     changed = dict(config)
     for key, value in config.items():
         held = getattr(layer, key, None)
-        if _is_function(held):
+        if _is_function(held) or _is_another(held):
             changed[key] = held
         elif isinstance(held, keras.layers.Layer) and isinstance(value, dict) and isinstance(value.get("config"), dict):
             changed[key] = {**value, "config": _with_functions(held, value["config"])}
@@ -62,6 +62,12 @@ def _with_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
 def _is_function(value: Any) -> bool:
     """Whether an attribute is a function of the user's, such as an activation; Keras knows its own by name."""
     return callable(value) and hasattr(value, "__name__") and not str(value.__module__).startswith("keras.")
+
+
+def _is_another(value: Any) -> bool:
+    """Whether Keras knows another function by the name of this one: `keras.ops.gelu` is an approximation by default."""
+    name = getattr(value, "__name__", None)
+    return callable(value) and name is not None and value is not getattr(keras.activations, name, value)
 
 
 def _custom_objects(layer: Any) -> dict[str, Any]:
