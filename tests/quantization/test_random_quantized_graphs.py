@@ -56,6 +56,12 @@ def check(draw, folder, seen):
         if "has loops or branches" not in str(error):
             raise
         seen["refused for loops"] += 1
+    except (
+        tfprune.ExportMismatchError
+    ) as error:  # ranges far apart in one tensor: lost by int8, and told with the layer
+        if "The relative error grows most in" not in str(error):
+            raise
+        seen["lost by calibration"] += 1
     seen["graphs"] += 1
 
 
@@ -74,7 +80,7 @@ def check_many(count, folder):
 
 @pytest.mark.filterwarnings("ignore:Output .* is one int8 tensor")
 def test_random_graphs(tmp_path):
-    assert check_many(4, tmp_path)["graphs"] >= 4
+    assert check_many(2, tmp_path)["graphs"] >= 2
 
 
 @pytest.mark.slow
@@ -84,3 +90,4 @@ def test_two_thousand_random_graphs(tmp_path):
     assert seen["smaller"] > 1000
     assert seen["left in float"] > 500
     assert seen["several outputs"] > 100
+    assert seen["lost by calibration"] < 100
