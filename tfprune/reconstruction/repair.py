@@ -9,12 +9,12 @@ import numpy as np
 from tfprune.common.checks import check_choice, check_count, check_not_negative
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
-from tfprune.reconstruction.heads import head_layers
+from tfprune.reconstruction.heads import head_layers, shared_layers
 from tfprune.reconstruction.least_squares import NormalEquations
 from tfprune.reconstruction.playback import Moment, numbers, play
 from tfprune.reconstruction.readings import Reading, reading_of
 from tfprune.reconstruction.repair_report import ReconstructionReport, RefittedLayer
-from tfprune.reconstruction.shortcuts import Shortcut, following_norm
+from tfprune.reconstruction.shortcuts import Shortcut, following_norm, is_norm
 from tfprune.reconstruction.targets import Targets
 from tfprune.rewriting.kept_positions import kept_positions, named_kernels
 
@@ -117,19 +117,21 @@ class _Repair:
         }
         self._refitted: list[RefittedLayer] = []
         self._left: dict[str, str] = {}
-        self._shifts: dict[int, Shortcut] = {}
+        self._shared = shared_layers(small)
 
     def run(self, batches: list[Batch]) -> ReconstructionReport:
-        calls: dict[int, int] = {}
+        met = set()
         for moment in play(self._small, batches):
             layer = moment.node.operation
-            calls[id(layer)] = calls.get(id(layer), 0) + 1
-            if type(layer) is keras.layers.BatchNormalization:
-                self._recalibrate(moment)
+            met.add(id(layer))
+            if id(layer) in self._shared and (id(layer) in self._wanted or is_norm(layer)):
+                self._left[moment.name] = "it is called more than once"
+            elif is_norm(layer):
+                _recalibrate(moment)
             elif id(layer) in self._wanted:
                 self._meet(moment)
         for name, layer, _ in named_kernels(self._small):
-            if id(layer) in self._wanted and id(layer) not in calls:
+            if id(layer) in self._wanted - met:
                 self._left[name.rpartition("/")[0]] = "it works inside another layer"
         return ReconstructionReport(self._small.name, tuple(self._refitted), self._left)
 
@@ -154,8 +156,7 @@ class _Repair:
         equations = NormalEquations(groups, unknowns, outputs)
         for index, (where, aim) in enumerate(zip(target.where, target.outputs, strict=True)):
             rows = reading.rows(numbers(moment.inputs[index]), where)
-            if not (np.isfinite(rows).all() and np.isfinite(aim).all()):
-                raise ValueError(f"{moment.name!r} gets or makes numbers that are not finite, so it cannot be fitted.")
+            _check_finite(moment, rows, aim)
             equations.add(rows, aim.reshape(len(aim), groups, outputs))
         if equations.count < unknowns:
             self._warn_few(moment.name, equations.count, unknowns, target.per_sample)
@@ -175,21 +176,28 @@ class _Repair:
             RefittedLayer(moment.name, equations.count, unknowns, before, fitted.error(found), shortcut is not None)
         )
 
-    def _recalibrate(self, moment: Moment) -> None:
-        """Give a BatchNormalization the mean and variance of what now goes into it."""
-        layer = moment.node.operation
-        total, square, count = 0.0, 0.0, 0
-        for batch in moment.inputs:
-            rows = np.moveaxis(numbers(batch), layer.axis, -1)
-            rows = rows.reshape(-1, rows.shape[-1])
-            total, square, count = total + rows.sum(axis=0), square + (rows**2).sum(axis=0), count + len(rows)
-        mean = total / count
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square / count - mean**2, 0.0))
-
     def _warn_few(self, name: str, count: int, unknowns: int, per_sample: int) -> None:
         warnings.warn(
             f"{name!r} has {unknowns} numbers to fit for each output, and the data shows {count} positions. The ridge "
             f"keeps what they do not tell, but give at least {-(-unknowns // per_sample)} samples.",
             stacklevel=6,
         )
+
+
+def _recalibrate(moment: Moment) -> None:
+    """Give a BatchNormalization the mean and variance of what now goes into it."""
+    layer = moment.node.operation
+    total, square, count = 0.0, 0.0, 0
+    for batch in moment.inputs:
+        rows = np.moveaxis(numbers(batch), layer.axis, -1)
+        rows = rows.reshape(-1, rows.shape[-1])
+        _check_finite(moment, rows)
+        total, square, count = total + rows.sum(axis=0), square + (rows**2).sum(axis=0), count + len(rows)
+    mean = total / count
+    layer.moving_mean.assign(mean)
+    layer.moving_variance.assign(np.maximum(square / count - mean**2, 0.0))
+
+
+def _check_finite(moment: Moment, *arrays: np.ndarray) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"{moment.name!r} gets or makes numbers that are not finite, so it cannot be fitted.")

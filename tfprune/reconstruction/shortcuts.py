@@ -69,8 +69,12 @@ class Shortcut:
 def following_norm(moment: Moment) -> Any:
     """Return the BatchNormalization that alone reads what a call makes, or `None`."""
     reader = moment.reader(moment.node.outputs[0])
-    is_norm = reader is not None and type(reader.operation) is keras.layers.BatchNormalization
-    return reader.operation if is_norm and reader is not None else None
+    return reader.operation if reader is not None and is_norm(reader.operation) else None
+
+
+def is_norm(operation: Any) -> bool:
+    """Return whether this is a BatchNormalization; a subclass may compute something else."""
+    return type(operation) is keras.layers.BatchNormalization
 
 
 def unscaled(norm: Any, size: int) -> np.ndarray:
