@@ -168,7 +168,7 @@ def test_the_last_summand_makes_up_for_what_the_others_lack():
     report = reconstruct(small, model, x, ridge=1e-9)
     assert [(layer.name, layer.shortcut) for layer in report.refitted][:2] == [("lacking", False), ("later", True)]
     hidden, wanted, part = (
-        np.asarray(keras.Model(each.inputs, each.get_layer(name).output)(x))
+        np.asarray(keras.Model(each.input, each.get_layer(name).output)(x))
         for each, name in ((small, "a"), (model, "add"), (small, "lacking"))
     )
     rows = np.hstack([hidden, np.ones((len(x), 1))])

@@ -24,7 +24,8 @@ class NormalEquations:
 
     def add(self, rows: np.ndarray, targets: np.ndarray) -> None:
         """Add rows `(count, groups, inputs)` and their targets `(count, groups, outputs)`."""
-        rows, targets = rows.transpose(1, 0, 2), targets.transpose(1, 0, 2)
+        # In one piece, for which NumPy has a fast product.
+        rows, targets = (np.ascontiguousarray(array.transpose(1, 0, 2)) for array in (rows, targets))
         self.count += rows.shape[1]
         self._gram += np.matmul(rows.transpose(0, 2, 1), rows)
         self._cross += np.matmul(rows.transpose(0, 2, 1), targets)

@@ -11,7 +11,7 @@ from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
 from tfprune.reconstruction.heads import head_layers, shared_layers
 from tfprune.reconstruction.least_squares import NormalEquations
-from tfprune.reconstruction.playback import Moment, numbers, play
+from tfprune.reconstruction.playback import Moment, array_of, play
 from tfprune.reconstruction.readings import Reading, reading_of
 from tfprune.reconstruction.repair_report import ReconstructionReport, RefittedLayer
 from tfprune.reconstruction.shortcuts import Shortcut, following_norm, is_norm
@@ -19,6 +19,9 @@ from tfprune.reconstruction.targets import Targets
 from tfprune.rewriting.kept_positions import kept_positions, named_kernels
 
 Layers = Literal["all", "body", "head"]
+
+BATCH = 256
+"""Samples that run through a layer at a time."""
 
 EXACT = 1e-10
 """A layer that lacks no more than this share of the variance computes the same, and keeps its weights."""
@@ -86,7 +89,7 @@ def reconstruct(
     if small is model:
         raise ValueError(f"{model.name!r} was given twice. Give the smaller model first, then the larger one.")
     kept = kept_positions(small, model)
-    batches = list(Reader(data, inputs_of(model), batch_size=64, max_samples=max_samples))
+    batches = list(Reader(data, inputs_of(model), batch_size=BATCH, max_samples=max_samples))
     state = [(variable, variable.numpy()) for variable in small.variables]
     larger = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     try:
@@ -151,11 +154,11 @@ class _Repair:
             shortcut.aim(target)
         else:
             shortcut = None
-        present = reading.matrix(numbers(reading.kernel))
+        present = reading.matrix(reading.kernel.numpy().astype(np.float64))
         groups, unknowns, outputs = present.shape
         equations = NormalEquations(groups, unknowns, outputs)
         for index, (where, aim) in enumerate(zip(target.where, target.outputs, strict=True)):
-            rows = reading.rows(numbers(moment.inputs[index]), where)
+            rows = reading.rows(array_of(moment.inputs[index]), where)
             _check_finite(moment, rows, aim)
             equations.add(rows, aim.reshape(len(aim), groups, outputs))
         if equations.count < unknowns:
@@ -187,15 +190,14 @@ class _Repair:
 def _recalibrate(moment: Moment) -> None:
     """Give a BatchNormalization the mean and variance of what now goes into it."""
     layer = moment.node.operation
-    total, square, count = 0.0, 0.0, 0
-    for batch in moment.inputs:
-        rows = np.moveaxis(numbers(batch), layer.axis, -1)
-        rows = rows.reshape(-1, rows.shape[-1])
-        _check_finite(moment, rows)
-        total, square, count = total + rows.sum(axis=0), square + (rows**2).sum(axis=0), count + len(rows)
-    mean = total / count
+    rows = [np.moveaxis(array_of(batch), layer.axis, -1) for batch in moment.inputs]
+    rows = [batch.reshape(-1, batch.shape[-1]) for batch in rows]
+    _check_finite(moment, *rows)
+    count = sum(map(len, rows))
+    mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in rows) / count
+    squares = (np.square(batch - mean.astype(np.float32)).sum(axis=0, dtype=np.float64) for batch in rows)
     layer.moving_mean.assign(mean)
-    layer.moving_variance.assign(np.maximum(square / count - mean**2, 0.0))
+    layer.moving_variance.assign(sum(squares) / count)
 
 
 def _check_finite(moment: Moment, *arrays: np.ndarray) -> None:
