@@ -198,3 +198,15 @@ def test_every_kind_of_layer_is_refitted_or_named():
     }
     pruned.assign(np.where(np.arange(3)[:, None, None] == 0, np.float32(-0.0), pruned.numpy()))
     assert reconstruct(small, model, x).left["block/inner"] == "single weights of it are pruned"
+
+
+def test_with_an_infinite_ridge_biases_alone_take_up_the_means():
+    model = randomize(keras.Sequential([keras.Input((5,)), L.Dense(6, "relu", name="hidden"), L.Dense(3, name="out")]))
+    x = np.random.default_rng(0).normal(size=(64, 5)).astype("float32")
+    small = without(model, "hidden", [1, 4])
+    report = reconstruct(small, model, x, ridge=np.inf)
+    hidden, out = np.asarray(model.layers[0](x)), model.layers[1]
+    expected = out.bias.numpy() + hidden[:, [1, 4]].mean(axis=0) @ out.kernel.numpy()[[1, 4]]
+    np.testing.assert_allclose(small.layers[1].bias.numpy(), expected, rtol=1e-4)
+    np.testing.assert_array_equal(small.layers[1].kernel.numpy(), out.kernel.numpy()[[0, 2, 3, 5]])
+    assert report.refitted[0].error_after < report.refitted[0].error_before

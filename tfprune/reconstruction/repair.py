@@ -58,7 +58,9 @@ def reconstruct(
         model: The model that the channels were removed from.
         data: Inputs as for training, in any form that `fit` takes; labels are not used.
         layers: `"all"`, only the `"head"` (the layers that make the outputs), or only the `"body"` (the others).
-        ridge: How strongly kernels are held to what they are, relative to the mean square of the inputs; above 0.
+        ridge: How strongly kernels are held to what they are, relative to the mean square of the inputs; above 0. With
+            `math.inf` kernels stay, and biases alone take up what the removed channels were on average: the bias
+            compensation of An et al., FLAP, AAAI 2024, https://arxiv.org/abs/2312.11983
         max_samples: How many samples to use at most: evenly spread over arrays, the first ones of anything else.
         seed: Of the positions of feature maps that are looked at.
 
@@ -82,7 +84,7 @@ def reconstruct(
     """
     check_choice("layers", layers, ("all", "body", "head"))
     check_count("max_samples", max_samples)
-    if not check_not_negative("ridge", ridge):
+    if ridge != np.inf and not check_not_negative("ridge", ridge):
         raise ValueError("ridge must be above 0: without it, inputs that depend on each other leave no solution.")
     check_built(small)
     check_built(model)
@@ -165,16 +167,15 @@ class _Repair:
             self._warn_few(moment.name, equations.count, unknowns, target.per_sample)
         norm = following_norm(moment)
         fitted = equations.centred() if reading.bias is not None or norm is not None else equations
-        before = fitted.error(present)
+        held = None if reading.bias is None else reading.bias.numpy().astype(np.float64).reshape(groups, outputs)
+        before = fitted.error(present, None if held is None else equations.offset(present) - held)
         if before < EXACT:
             self._left[moment.name] = "it computes what it did"
             return
         found = fitted.solution(present, self._ridge)
         reading.kernel.assign(reading.folded(found))
         if reading.bias is not None:
-            rows_mean, targets_mean = equations.means
-            bias = targets_mean - np.einsum("gd,gdm->gm", rows_mean, found)
-            reading.bias.assign(bias.reshape(tuple(reading.bias.shape)))
+            reading.bias.assign(equations.offset(found).reshape(tuple(reading.bias.shape)))
         self._refitted.append(
             RefittedLayer(moment.name, equations.count, unknowns, before, fitted.error(found), shortcut is not None)
         )
