@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _informed_rows import WAYS, lost
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -87,6 +88,20 @@ def soft_filter_pruning() -> str:
     return markdown(
         ["filters", *(str(row["width"]) for row in rows)], [[n, *(f"{r[n]:.1%}" for r in rows)] for n in names]
     )
+
+
+def informed_choice() -> str:
+    """Points that are lost after one shot, by budget, choice and what was done after it."""
+    rows = load("informed_choice")["measured"]
+    seeds = {(row["task"], row["seed"]) for row in rows}
+    tables = []
+    for budget in sorted({row["budget"] for row in rows}, reverse=True):
+        points = lost(rows, budget)
+        each = dict.fromkeys(choice for choice, _ in points)
+        cells = [[choice, *(f"{points[choice, name]:.1f}" for name in WAYS)] for choice in each]
+        tables.append(markdown([f"at {budget:g} of the MACs", *WAYS], cells))
+    tasks = [f"{name} ({sum(task == name for task, _ in seeds)})" for name in sorted({task for task, _ in seeds})]
+    return "\n".join(tables) + f"\nTasks (and their seeds): {', '.join(tasks)}.\n"
 
 
 def masking_overhead() -> str:
@@ -369,7 +384,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        *(recipe_tables, soft_filter_pruning, before_training),
+        *(recipe_tables, soft_filter_pruning, before_training, informed_choice),
         *(quantize_zoo, foreign_zoo, foreign_zoo_refusals, claims),
     )
 }

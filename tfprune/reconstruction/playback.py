@@ -101,6 +101,6 @@ def _called(node: Node, values: dict[int, Batches]) -> list[Batches]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def numbers(tensor: Any) -> np.ndarray:
-    """Return a tensor as float64, whatever its precision."""
-    return keras.ops.convert_to_numpy(tensor).astype(np.float64)
+def array_of(tensor: Any) -> np.ndarray:
+    """Return a tensor as a NumPy array."""
+    return keras.ops.convert_to_numpy(tensor)

@@ -61,12 +61,12 @@ class Reading(ABC):
             where: The positions: an index array for each axis of `places`.
 
         Returns:
-            An array `(positions, groups, inputs)`.
+            An array `(positions, groups, inputs)`, in float64.
         """
 
     @abstractmethod
     def values(self, x: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the channels of an output at some positions, as an array `(positions, channels)`."""
+        """Return the channels of an output at some positions, as a float64 array `(positions, channels)`."""
 
     def matrix(self, kernel: np.ndarray) -> np.ndarray:
         """Return a kernel as an array `(groups, inputs, outputs)`."""
@@ -94,10 +94,10 @@ class _Dense(Reading):
         return tuple(shape[:-1])
 
     def rows(self, x: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        return x[tuple(where)][:, None, :]
+        return self.values(x, where)[:, None, :]
 
     def values(self, x: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        return x[tuple(where)]
+        return x[tuple(where)].astype(np.float64)
 
 
 class _Einsum(Reading):
@@ -111,10 +111,11 @@ class _Einsum(Reading):
         return tuple(shape[: len(shape) - len(self._summed)])
 
     def rows(self, x: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        return x[tuple(where)].transpose(0, *(1 + axis for axis in self._summed)).reshape(len(where[0]), 1, -1)
+        summed = x[tuple(where)].transpose(0, *(1 + axis for axis in self._summed))
+        return summed.reshape(len(where[0]), 1, -1).astype(np.float64)
 
     def values(self, x: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        return x[tuple(where)].reshape(len(where[0]), -1)
+        return x[tuple(where)].reshape(len(where[0]), -1).astype(np.float64)
 
 
 class _Convolution(Reading):
@@ -143,7 +144,7 @@ class _Convolution(Reading):
         )
 
     def values(self, x: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        return self._channels_last(x)[tuple(where)]
+        return self._channels_last(x)[tuple(where)].astype(np.float64)
 
     def matrix(self, kernel: np.ndarray) -> np.ndarray:
         groups = self._num_groups
@@ -185,7 +186,7 @@ class _Convolution(Reading):
             place = place.reshape(len(place), *(width if other == axis else 1 for other in range(rank)))
             inside = inside & (place >= 0) & (place < size)
             index.append(place.clip(0, size - 1))
-        return np.where(inside[..., None], x[tuple(index)], 0.0)
+        return np.where(inside[..., None], x[tuple(index)].astype(np.float64), 0.0)
 
 
 KINDS: dict[type, type[Reading]] = {

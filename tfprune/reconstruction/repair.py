@@ -9,16 +9,19 @@ import numpy as np
 from tfprune.common.checks import check_choice, check_count, check_not_negative
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
-from tfprune.reconstruction.heads import head_layers
+from tfprune.reconstruction.heads import head_layers, shared_layers
 from tfprune.reconstruction.least_squares import NormalEquations
-from tfprune.reconstruction.playback import Moment, numbers, play
+from tfprune.reconstruction.playback import Moment, array_of, play
 from tfprune.reconstruction.readings import Reading, reading_of
 from tfprune.reconstruction.repair_report import ReconstructionReport, RefittedLayer
-from tfprune.reconstruction.shortcuts import Shortcut, following_norm
+from tfprune.reconstruction.shortcuts import Shortcut, following_norm, is_norm
 from tfprune.reconstruction.targets import Targets
 from tfprune.rewriting.kept_positions import kept_positions, named_kernels
 
 Layers = Literal["all", "body", "head"]
+
+BATCH = 256
+"""Samples that run through a layer at a time."""
 
 EXACT = 1e-10
 """A layer that lacks no more than this share of the variance computes the same, and keeps its weights."""
@@ -55,7 +58,9 @@ def reconstruct(
         model: The model that the channels were removed from.
         data: Inputs as for training, in any form that `fit` takes; labels are not used.
         layers: `"all"`, only the `"head"` (the layers that make the outputs), or only the `"body"` (the others).
-        ridge: How strongly kernels are held to what they are, relative to the mean square of the inputs; above 0.
+        ridge: How strongly kernels are held to what they are, relative to the mean square of the inputs; above 0. With
+            `math.inf` kernels stay, and biases alone take up what the removed channels were on average: the bias
+            compensation of An et al., FLAP, AAAI 2024, https://arxiv.org/abs/2312.11983
         max_samples: How many samples to use at most: evenly spread over arrays, the first ones of anything else.
         seed: Of the positions of feature maps that are looked at.
 
@@ -79,14 +84,14 @@ def reconstruct(
     """
     check_choice("layers", layers, ("all", "body", "head"))
     check_count("max_samples", max_samples)
-    if not check_not_negative("ridge", ridge):
+    if ridge != np.inf and not check_not_negative("ridge", ridge):
         raise ValueError("ridge must be above 0: without it, inputs that depend on each other leave no solution.")
     check_built(small)
     check_built(model)
     if small is model:
         raise ValueError(f"{model.name!r} was given twice. Give the smaller model first, then the larger one.")
     kept = kept_positions(small, model)
-    batches = list(Reader(data, inputs_of(model), batch_size=64, max_samples=max_samples))
+    batches = list(Reader(data, inputs_of(model), batch_size=BATCH, max_samples=max_samples))
     state = [(variable, variable.numpy()) for variable in small.variables]
     larger = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     try:
@@ -117,19 +122,21 @@ class _Repair:
         }
         self._refitted: list[RefittedLayer] = []
         self._left: dict[str, str] = {}
-        self._shifts: dict[int, Shortcut] = {}
+        self._shared = shared_layers(small)
 
     def run(self, batches: list[Batch]) -> ReconstructionReport:
-        calls: dict[int, int] = {}
+        met = set()
         for moment in play(self._small, batches):
             layer = moment.node.operation
-            calls[id(layer)] = calls.get(id(layer), 0) + 1
-            if type(layer) is keras.layers.BatchNormalization:
-                self._recalibrate(moment)
+            met.add(id(layer))
+            if id(layer) in self._shared and (id(layer) in self._wanted or is_norm(layer)):
+                self._left[moment.name] = "it is called more than once"
+            elif is_norm(layer):
+                _recalibrate(moment)
             elif id(layer) in self._wanted:
                 self._meet(moment)
         for name, layer, _ in named_kernels(self._small):
-            if id(layer) in self._wanted and id(layer) not in calls:
+            if id(layer) in self._wanted - met:
                 self._left[name.rpartition("/")[0]] = "it works inside another layer"
         return ReconstructionReport(self._small.name, tuple(self._refitted), self._left)
 
@@ -149,43 +156,29 @@ class _Repair:
             shortcut.aim(target)
         else:
             shortcut = None
-        present = reading.matrix(numbers(reading.kernel))
+        present = reading.matrix(reading.kernel.numpy().astype(np.float64))
         groups, unknowns, outputs = present.shape
         equations = NormalEquations(groups, unknowns, outputs)
         for index, (where, aim) in enumerate(zip(target.where, target.outputs, strict=True)):
-            rows = reading.rows(numbers(moment.inputs[index]), where)
-            if not (np.isfinite(rows).all() and np.isfinite(aim).all()):
-                raise ValueError(f"{moment.name!r} gets or makes numbers that are not finite, so it cannot be fitted.")
+            rows = reading.rows(array_of(moment.inputs[index]), where)
+            _check_finite(moment, rows, aim)
             equations.add(rows, aim.reshape(len(aim), groups, outputs))
         if equations.count < unknowns:
             self._warn_few(moment.name, equations.count, unknowns, target.per_sample)
         norm = following_norm(moment)
         fitted = equations.centred() if reading.bias is not None or norm is not None else equations
-        before = fitted.error(present)
+        held = None if reading.bias is None else reading.bias.numpy().astype(np.float64).reshape(groups, outputs)
+        before = fitted.error(present, None if held is None else equations.offset(present) - held)
         if before < EXACT:
             self._left[moment.name] = "it computes what it did"
             return
         found = fitted.solution(present, self._ridge)
         reading.kernel.assign(reading.folded(found))
         if reading.bias is not None:
-            rows_mean, targets_mean = equations.means
-            bias = targets_mean - np.einsum("gd,gdm->gm", rows_mean, found)
-            reading.bias.assign(bias.reshape(tuple(reading.bias.shape)))
+            reading.bias.assign(equations.offset(found).reshape(tuple(reading.bias.shape)))
         self._refitted.append(
             RefittedLayer(moment.name, equations.count, unknowns, before, fitted.error(found), shortcut is not None)
         )
-
-    def _recalibrate(self, moment: Moment) -> None:
-        """Give a BatchNormalization the mean and variance of what now goes into it."""
-        layer = moment.node.operation
-        total, square, count = 0.0, 0.0, 0
-        for batch in moment.inputs:
-            rows = np.moveaxis(numbers(batch), layer.axis, -1)
-            rows = rows.reshape(-1, rows.shape[-1])
-            total, square, count = total + rows.sum(axis=0), square + (rows**2).sum(axis=0), count + len(rows)
-        mean = total / count
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square / count - mean**2, 0.0))
 
     def _warn_few(self, name: str, count: int, unknowns: int, per_sample: int) -> None:
         warnings.warn(
@@ -193,3 +186,21 @@ class _Repair:
             f"keeps what they do not tell, but give at least {-(-unknowns // per_sample)} samples.",
             stacklevel=6,
         )
+
+
+def _recalibrate(moment: Moment) -> None:
+    """Give a BatchNormalization the mean and variance of what now goes into it."""
+    layer = moment.node.operation
+    rows = [np.moveaxis(array_of(batch), layer.axis, -1) for batch in moment.inputs]
+    rows = [batch.reshape(-1, batch.shape[-1]) for batch in rows]
+    _check_finite(moment, *rows)
+    count = sum(map(len, rows))
+    mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in rows) / count
+    squares = (np.square(batch - mean.astype(np.float32)).sum(axis=0, dtype=np.float64) for batch in rows)
+    layer.moving_mean.assign(mean)
+    layer.moving_variance.assign(sum(squares) / count)
+
+
+def _check_finite(moment: Moment, *arrays: np.ndarray) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"{moment.name!r} gets or makes numbers that are not finite, so it cannot be fitted.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.graph.kinds import exact_kind
 from tfprune.graph.wiring import is_addition
-from tfprune.reconstruction.playback import Batches, Moment, numbers
+from tfprune.reconstruction.playback import Batches, Moment, array_of
 from tfprune.reconstruction.readings import Reading
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Shortcut:
     def at(self, where: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
         """Return the sum of the other summands at some positions of each batch."""
         return [
-            np.sum([self.reading.values(numbers(other[index]), places) for other in self.others], axis=0)
+            np.sum([self.reading.values(array_of(other[index]), places) for other in self.others], axis=0)
             for index, places in enumerate(where)
         ]
 
@@ -69,15 +69,19 @@ class Shortcut:
 def following_norm(moment: Moment) -> Any:
     """Return the BatchNormalization that alone reads what a call makes, or `None`."""
     reader = moment.reader(moment.node.outputs[0])
-    is_norm = reader is not None and type(reader.operation) is keras.layers.BatchNormalization
-    return reader.operation if is_norm and reader is not None else None
+    return reader.operation if reader is not None and is_norm(reader.operation) else None
+
+
+def is_norm(operation: Any) -> bool:
+    """Return whether this is a BatchNormalization; a subclass may compute something else."""
+    return type(operation) is keras.layers.BatchNormalization
 
 
 def unscaled(norm: Any, size: int) -> np.ndarray:
     """Return what a difference behind a normalization is before it, per channel; 0 where it lets nothing through."""
     if norm is None:
         return np.ones(size)
-    deviation = np.sqrt(numbers(norm.moving_variance) + norm.epsilon)
-    gamma = np.ones(size) if norm.gamma is None else numbers(norm.gamma)
+    deviation = np.sqrt(norm.moving_variance.numpy().astype(np.float64) + norm.epsilon)
+    gamma = np.ones(size) if norm.gamma is None else norm.gamma.numpy().astype(np.float64)
     lets_through = np.abs(gamma) > 1e-3 * np.abs(gamma).mean()
     return np.where(lets_through, deviation / np.where(lets_through, gamma, 1.0), 0.0)

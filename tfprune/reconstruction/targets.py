@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.data import Batch
-from tfprune.reconstruction.playback import Moment, numbers, play
+from tfprune.reconstruction.playback import Moment, array_of, play
 from tfprune.reconstruction.readings import Reading, reading_of
 from tfprune.reconstruction.shortcuts import Shortcut, unscaled
 from tfprune.rewriting.kept_positions import KeptPositions
@@ -77,7 +77,8 @@ class Targets:
         unknowns = reading.matrix(reading.kernel.numpy()).shape[1]
         where = self._positions(places, max(POSITIONS, PER_UNKNOWN * unknowns))
         outputs = [
-            reading.outputs(numbers(batch), chosen)[:, kept] for batch, chosen in zip(moment.inputs, where, strict=True)
+            reading.outputs(array_of(batch), chosen)[:, kept]
+            for batch, chosen in zip(moment.inputs, where, strict=True)
         ]
         shortcut = Shortcut.of(moment, reading)
         added = None if shortcut is None else [sums[:, kept] for sums in shortcut.at(where)]
