@@ -143,7 +143,7 @@ def by_definition(model, scores, within, ranking, wanted, granularity):
         widths[name], counts = narrower, fewer
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", [chain, residual, densely_connected, mobile])
 @pytest.mark.parametrize("cost", ["macs", "parameters"])
 @pytest.mark.parametrize("round_to", [1, 3])
@@ -163,7 +163,7 @@ def test_is_its_definition(make, cost, round_to, ratio):
     assert fast == by_definition(model, scores, within, ranking, wanted, granularity)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [chain, residual, densely_connected, mobile])
 @pytest.mark.parametrize("budget", [Budget(macs=0.5), Budget(parameters=0.6), Budget(macs=0.7, parameters=0.5)])
 def test_a_budget_is_filled_and_the_floor_holds(make, budget):

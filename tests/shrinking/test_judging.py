@@ -107,6 +107,7 @@ class TestData:
                 total += product.reshape(-1, 12).sum(axis=0)
         np.testing.assert_allclose(scores, total, rtol=1e-5)
 
+    @pytest.mark.slow
     def test_two_criteria_of_different_losses(self, model, data, statistics):
         gates = gather(model, data, ["gate_gradient"], loss="compiled")
         ranking = dataclasses.replace(PER_MAC, within=Taylor())

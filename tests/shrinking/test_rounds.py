@@ -33,7 +33,7 @@ def test_later_rounds_score_what_is_left():
 
 @pytest.mark.parametrize("ranking", ["local", "global"])
 @pytest.mark.parametrize("make", [chain, residual, preactivation, densely_connected])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_as_many_go_in_rounds_as_at_once(make, ranking):
     model = randomize(make())
     before = weights_of(model)
