@@ -11,10 +11,10 @@ from tfprune.graph import analyse
 from tfprune.graph.exclude import Chosen
 from tfprune.graph.residual import Branch, residual_branches
 from tfprune.graph.wiring import Wiring
-from tfprune.layers import ScalingFactor
+from tfprune.layers import ScalingFactor, scaling_factors
 from tfprune.rewriting.cloning import duplicate
 from tfprune.rewriting.edits import Edit
-from tfprune.shrinking.factors import fold_scaling_factors
+from tfprune.shrinking.factors import drop_repeated_relus, fold_scaling_factors
 from tfprune.statistics.block_similarity import block_distances
 from tfprune.statistics.evaluation import Evaluation, EvaluationLoss
 
@@ -117,12 +117,10 @@ class Blocks:
         Returns:
             A new model, compiled like the model.
         """
-        factors = _factors(blocks, "branch")
-        places = [{block.branch.index: factor} for block, factor in zip(blocks, factors, strict=True)]
-        copy = _with_factors(self._model, blocks, places)
-        for factor in factors:
-            factor.factor.assign(0.0)
-        return fold_scaling_factors(copy)
+        edits = {block.branch.node.key: Edit(inputs=(1 - block.branch.index,)) for block in blocks}
+        drop_repeated_relus(self._wiring, edits)
+        small = duplicate(self._model, analyse(self._model), edits)[0]
+        return fold_scaling_factors(small) if scaling_factors(small) else small
 
 
 def _changes(evaluation: Evaluation, branches: Sequence[ScalingFactor]) -> Iterator[float]:

@@ -96,7 +96,7 @@ class _Plan:
 
     Before that, additions lose their inputs that are zero. A factor whose output nothing but such an addition reads
     multiplies nothing any more, and nothing is to be scaled for it (`_is_dropped`). With one input left, the addition
-    goes too, and then relu(add(relu(x), 0)) has become relu(relu(x)): the second one goes (`_repeats_relu`).
+    goes too, and then relu(add(relu(x), 0)) has become relu(relu(x)): the second one goes (`drop_repeated_relus`).
 
     Attributes:
         edits: For calls (by `Node.key`), what changes.
@@ -119,20 +119,7 @@ class _Plan:
             kept = _inputs_that_stay(node, zero) if is_addition(node.operation) else None
             if kept is not None:
                 self.edits[node.key] = Edit(inputs=kept)
-            elif _is_relu(node.operation) and self._repeats_relu(node):
-                self.edits[node.key] = Edit(inputs=(0,))
-
-    def _repeats_relu(self, node: Node) -> bool:
-        """Whether a ReLU directly follows on another one, now that branches are gone."""
-        tensor, dropped = node.inputs[0], False
-        while id(tensor) in self._wiring.makers:
-            maker = self._wiring.makers[id(tensor)][0]
-            edit = self.edits.get(maker.key)
-            if edit is None or not edit.skips:
-                return dropped and _is_relu(maker.operation)
-            assert edit.inputs is not None
-            tensor, dropped = maker.inputs[edit.inputs[0]], True
-        return False
+        drop_repeated_relus(self._wiring, self.edits)
 
     def _take_out(self, node: Node) -> None:
         layer = node.operation
@@ -193,6 +180,30 @@ class _Plan:
                 usable = found is not None and not self._raw & {id(variable) for variable, _ in found}
                 return found if usable else None
         return None
+
+
+def drop_repeated_relus(wiring: Wiring, edits: dict[int, Edit]) -> None:
+    """Leave out every ReLU that directly follows on another one, now that additions between them go.
+
+    Args:
+        wiring: The wiring of a model.
+        edits: What changes about its calls; those of such ReLUs are added.
+    """
+    for node in wiring.nodes:
+        if _is_relu(node.operation) and _repeats_relu(node, wiring, edits):
+            edits[node.key] = Edit(inputs=(0,))
+
+
+def _repeats_relu(node: Node, wiring: Wiring, edits: dict[int, Edit]) -> bool:
+    tensor, dropped = node.inputs[0], False
+    while id(tensor) in wiring.makers:
+        maker = wiring.makers[id(tensor)][0]
+        edit = edits.get(maker.key)
+        if edit is None or not edit.skips:
+            return dropped and _is_relu(maker.operation)
+        assert edit.inputs is not None
+        tensor, dropped = maker.inputs[edit.inputs[0]], True
+    return False
 
 
 def _inputs_that_stay(node: Node, zero: set[int]) -> tuple[int, ...] | None:
