@@ -153,3 +153,8 @@ def test_an_operation_as_activation_is_kept_where_keras_has_another_function_of_
     assert np.abs(exact).max() > 1e-4  # what a copy by name would be off by
     for name, copy in copies.items():
         assert relative_difference(outputs(model, x), outputs(copy, x)) < 1e-6, name
+
+
+def test_an_own_function_as_activation_is_applied_once_by_the_quantize_aware_model():
+    model, x = classifier(L.Dense(6, lambda x: 1.5 * keras.ops.relu(x) + 0.1 * x, name="first")), data()[0]
+    assert relative_difference(outputs(model, x), outputs(tfprune.strip(tfprune.quantize_aware(model)), x)) < 1e-6

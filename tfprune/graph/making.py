@@ -49,10 +49,10 @@ def made_from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> Any:
 
 def _with_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
     """A config, also of the layers in a wrapper, with functions of the user's in the place of what stands for them."""
-    changed = dict(config)
+    changed, own = dict(config), layer.get_config()
     for key, value in config.items():
         held = getattr(layer, key, None)
-        if _is_function(held) or _is_another(held):
+        if (_is_function(held) or _is_another(held)) and value == own.get(key):  # not given another one
             changed[key] = held
         elif isinstance(held, keras.layers.Layer) and isinstance(value, dict) and isinstance(value.get("config"), dict):
             changed[key] = {**value, "config": _with_functions(held, value["config"])}
