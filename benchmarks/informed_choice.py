@@ -11,6 +11,7 @@ network is trained again. Accuracy on the test set. Dense networks are kept in a
 JSON, so that tasks and seeds can be measured one by one.
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -26,7 +27,9 @@ from _informed_tasks import TASKS, Arrays
 from _shared import Claim, arguments, conclude, note
 
 import tfprune
-from tfprune.criteria import GroupNorm, Random
+from tfprune import Ranking
+from tfprune.criteria import GroupFisher, GroupNorm, Random
+from tfprune.statistics import gather
 
 BUDGETS = {0.7: 1.0, 0.5: 2.5, 0.3: 6.0}
 """How many points may be lost at a budget."""
@@ -34,12 +37,25 @@ BUDGETS = {0.7: 1.0, 0.5: 2.5, 0.3: 6.0}
 SAMPLES = 1024
 
 
-def choices(seed: int) -> dict[str, dict[str, Any]]:
-    """Return the ways to choose channels, as arguments of `prune_channels`."""
+def choices(seed: int, dense: keras.Model, x: np.ndarray) -> dict[str, Callable[[float], keras.Model]]:
+    """Return the ways to choose channels: from a budget to a model that is not repaired yet."""
+    per_mac = Ranking("global", normalize="none", cost="macs")
+    by_norm = dataclasses.replace(per_mac, within=GroupNorm())
+    fisher = {"criterion": GroupFisher(4.0), "ranking": per_mac}
+
+    def pruned(budget: float, **options: Any) -> keras.Model:
+        return tfprune.prune_channels(dense, budget=tfprune.Budget(macs=budget), **options)
+
+    def informed(budget: float, **options: Any) -> keras.Model:
+        found = gather(dense, x, ["gate_gradient_squared"], temperature=4.0)
+        return pruned(budget, data=found, **(fisher | options))
+
     return {
-        "random, same ratio": {"criterion": Random(seed)},
-        "L2, same ratio": {},
-        "group norm, all together": {"criterion": GroupNorm(), "ranking": "global"},
+        "random, same ratio": lambda budget: pruned(budget, criterion=Random(seed)),
+        "L2, same ratio": pruned,
+        "group norm, all together": lambda budget: pruned(budget, criterion=GroupNorm(), ranking="global"),
+        "Fisher per MAC": informed,
+        "Fisher per MAC, group norm within": lambda budget: informed(budget, ranking=by_norm),
     }
 
 
@@ -65,13 +81,15 @@ def measure(name: str, seed: int, folder: Path, budgets: Sequence[float]) -> lis
     data = TASKS[name].load()
     dense, epoch = TASKS[name].dense(folder / f"{name}-{seed}.keras", data, seed)
     x = data[0][np.linspace(0, len(data[0]) - 1, min(SAMPLES, len(data[0]))).astype(int)]
+    # The loss tells that the outputs are logits of classes.
+    dense.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     whole = accuracy(dense, data)
     note(f"{name}, seed {seed}: dense {whole:.1%}, an epoch takes {epoch:.1f} s of CPU time")
     rows = []
     for budget in budgets:
-        for choice, options in choices(seed).items():
+        for choice, prune in choices(seed, dense, x).items():
             start = time.process_time()
-            small = tfprune.prune_channels(dense, budget=tfprune.Budget(macs=budget), **options)
+            small = prune(budget)
             chosen, weights = time.process_time() - start, small.get_weights()
             row: dict[str, Any] = {"task": name, "seed": seed, "budget": budget, "choice": choice, "dense": whole}
             for way, act in ways(small, dense, x).items():

@@ -181,6 +181,9 @@ def foreign_zoo() -> str:
     """Networks of other packages: what is free, exactness, and int8 files in both ways."""
     rows = []
     for name, row in sorted(load("foreign_zoo")["measured"].items(), key=lambda item: item[0].lower()):
+        if "crash" in row:
+            rows.append([name, "crash", *[""] * 5, row["crash"][:90]])
+            continue
         groups = f"{row['groups'] - row['frozen']} of {row['groups']}"
         error = (
             _number_or_refusal(row.get("pruned", {}), "relative_error", ".0e")

@@ -36,5 +36,5 @@ def test_the_results_hold_every_choice_at_every_budget():
     for task, seed in {(each["task"], each["seed"]) for each in rows}:
         found = {(each["budget"], each["choice"]) for each in rows if (each["task"], each["seed"]) == (task, seed)}
         assert found == {
-            (budget, choice) for budget in informed_choice.BUDGETS for choice in informed_choice.choices(0)
+            (budget, choice) for budget in informed_choice.BUDGETS for choice in informed_choice.choices(0, None, None)
         }

@@ -155,6 +155,10 @@ def test_an_operation_as_activation_is_kept_where_keras_has_another_function_of_
         assert relative_difference(outputs(model, x), outputs(copy, x)) < 1e-6, name
 
 
+def leaking(x):
+    return 1.5 * keras.ops.relu(x) + 0.1 * x
+
+
 def test_an_own_function_as_activation_is_applied_once_by_the_quantize_aware_model():
-    model, x = classifier(L.Dense(6, lambda x: 1.5 * keras.ops.relu(x) + 0.1 * x, name="first")), data()[0]
+    model, x = classifier(L.Dense(6, leaking, name="first")), data()[0]
     assert relative_difference(outputs(model, x), outputs(tfprune.strip(tfprune.quantize_aware(model)), x)) < 1e-6

@@ -1,5 +1,6 @@
 """A model run call by call, on all samples at each call, so that a layer can be changed before the rest is run."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ import numpy as np
 from tfprune.data import Batch
 from tfprune.graph import Node, find_rule, functional, nested, walk
 from tfprune.graph.calls import renewed
+
+_LARGEST = 2**27
+_FEWEST = 32
 
 Batches = list[Any]
 """The values of one tensor, batch by batch."""
@@ -62,6 +66,25 @@ def play(model: keras.Model, batches: list[Batch]) -> Iterator[Moment]:
         for tensor, column in zip(view.inputs, columns, strict=True)
     }
     yield from _play(view, values, "")
+
+
+def affordable(model: keras.Model) -> int:
+    """Return how many samples can run through a model side by side, so that no tensor takes over half a gigabyte.
+
+    Example:
+
+    >>> affordable(keras.Sequential([keras.Input((2**20,)), keras.layers.ReLU()]))
+    128
+    """
+    largest = max((_numbers(node) for node in walk(functional(model))), default=1)
+    return max(_FEWEST, _LARGEST // max(largest, 1))
+
+
+def _numbers(node: Node) -> int:
+    """How many numbers the outputs of a call hold for one sample; where sizes are open, of those that are known."""
+    inner = nested(node) if find_rule(node.operation) is None else None
+    inside = [_numbers(each) for each in walk(functional(inner))] if inner is not None else []
+    return max([math.prod(size or 1 for size in shape) for shape in node.output_shapes] + inside)
 
 
 def _play(view: keras.Model, values: dict[int, Batches], prefix: str) -> Iterator[Moment]:

@@ -11,7 +11,7 @@ from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
 from tfprune.reconstruction.heads import head_layers, shared_layers
 from tfprune.reconstruction.least_squares import NormalEquations
-from tfprune.reconstruction.playback import Moment, array_of, play
+from tfprune.reconstruction.playback import Moment, affordable, array_of, play
 from tfprune.reconstruction.readings import Reading, reading_of
 from tfprune.reconstruction.repair_report import ReconstructionReport, RefittedLayer
 from tfprune.reconstruction.shortcuts import Shortcut, following_norm, is_norm
@@ -47,7 +47,8 @@ def reconstruct(
     smaller model unchanged; the larger one never changes.
 
     All samples run through both models side by side: memory holds what lies between two layers, for all of them, and
-    the products of all inputs of one layer.
+    the products of all inputs of one layer. Of large images fewer samples are used, so that no tensor takes more than
+    half a gigabyte.
 
     Reference: He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017,
     https://arxiv.org/abs/1707.06168
@@ -91,6 +92,7 @@ def reconstruct(
     if small is model:
         raise ValueError(f"{model.name!r} was given twice. Give the smaller model first, then the larger one.")
     kept = kept_positions(small, model)
+    max_samples = min(max_samples, affordable(model))
     batches = list(Reader(data, inputs_of(model), batch_size=BATCH, max_samples=max_samples))
     state = [(variable, variable.numpy()) for variable in small.variables]
     larger = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
