@@ -290,7 +290,8 @@ def main() -> int:
     settings = {"networks": list(NETWORKS), "ratio": RATIO}
     todo = [name for name in wanted if options.again or not {*options.parts} <= done.get(name, {}).keys()]
     for row in rows_of(todo, options.parts):
-        done[row["network"]] = {**done.get(row["network"], {}), **row}
+        before = {key: value for key, value in done.get(row["network"], {}).items() if key != "crash"}
+        done[row["network"]] = {**before, **row}
         note(f"{row['network']}: {told(row)}")
         conclude(options.out, claims(done), settings, done)
     return conclude(options.out, claims(done), settings, done)

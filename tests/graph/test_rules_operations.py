@@ -215,3 +215,10 @@ def test_variables_used_directly_freeze_their_layer():
     x = dense(inputs)
     model = keras.Model(inputs, L.Dense(2)(x * dense.bias))
     assert "uses the variable" in frozen_reasons(model)["hidden"]
+
+
+def test_a_split_with_an_empty_part_is_frozen_as_such():
+    inputs = keras.Input((4,))
+    empty, rest = ops.split(L.Dense(6, name="dense")(inputs), [0], axis=-1)
+    model = keras.Model(inputs, [L.Dense(2, name="end")(rest), empty])
+    assert "splits off a part in which nothing is" in frozen_reasons(model)["dense"]

@@ -150,6 +150,8 @@ def _split(call: Call) -> list[np.ndarray]:
     axis, channels = _split_axis(call), call.inputs[0]
     if -axis > len(call.input_shapes[0]):
         return call.give_up(f"{call.layer.name!r} splits the batch")
+    if any(shape[axis] == 0 for shape in call.output_shapes):
+        return call.give_up(f"{call.layer.name!r} splits off a part in which nothing is")
     if axis not in varying_axes(channels):
         return [channels] * len(call.output_shapes)
     ends = np.cumsum([shape[axis] for shape in call.output_shapes])[:-1]
