@@ -15,10 +15,10 @@ def numbers(count, channels, far):
     ("count", "channels", "far", "wrong"),
     [
         (1000, 1, 1, ""),
-        (1000, 1, 2, "0% of channel 0"),
+        (1000, 1, 2, "0.2% of channel 0 are more than two steps apart, and 0.1% may be"),
         (100, 10, 1, ""),
-        (100, 10, 2, "2% of channel 0"),
-        (10, 100, 10, "100% of channel 0"),
+        (100, 10, 2, "2% of channel 0 are more than two steps apart, and 1% may be"),
+        (10, 100, 10, "100% of channel 0 are more than two steps apart, and 10% may be"),
     ],
 )
 def test_one_in_a_thousand_may_be_far_apart_in_every_channel(count, channels, far, wrong):
@@ -30,7 +30,7 @@ def test_all_channels_together_may_have_one_in_a_thousand():
     np.fill_diagonal(far, True)  # 100 numbers of 100,000, one in each of 100 channels
     assert mostly_equal(far, 1e-3) == ""
     far[0, 100:200] = True
-    assert mostly_equal(far, 1e-3) == "0.2% of the numbers"
+    assert mostly_equal(far, 1e-3) == "0.2% of the numbers are more than two steps apart, and 0.1% may be"
 
 
 def test_two_steps_pass_and_nan_does_not():

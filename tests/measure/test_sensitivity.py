@@ -12,6 +12,7 @@ from tfprune import sensitivity
 from tfprune.common.files import write_atomically
 from tfprune.criteria import SNIP, Magnitude, Taylor, l1_norm
 from tfprune.measure import partial_results, pruned_scores
+from tfprune.statistics import gather
 
 L = keras.layers
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -189,8 +190,9 @@ def test_criteria_that_read_data(small):
     x, y = np.eye(4, dtype="float32"), np.arange(4) % 3
     small.compile("sgd", CROSS_ENTROPY)
     found = sensitivity(small, (x, y), [0.4], criterion=Taylor(), progress=False)
+    gates = gather(small, (x, y), ["gate_gradient"], loss="compiled")
     pruned = tfprune.prune_channels(
-        small, tfprune.Widths({"one": found.rows[0].kept[0]}), criterion=Taylor(), data=(x, y)
+        small, tfprune.Widths({"one": found.rows[0].kept[0]}), criterion=Taylor(), data=gates
     )
     assert found.rows[0].scores[0] == pytest.approx(loss(pruned, (x, y)), rel=1e-5)
     found = sensitivity(small, (x, y), [0.5], criterion=SNIP(), progress=False)

@@ -42,7 +42,7 @@ def mostly_equal(far: np.ndarray, least: float, explained: np.ndarray | None = N
     Example:
 
     >>> mostly_equal(np.array([[False, True], [False, True], [False, False]]), least=1e-3)
-    '67% of channel 1 are more than two steps apart, and 33.3% may be'
+    '66.7% of channel 1 are more than two steps apart, and 33.3% may be'
     """
     far, explained = (_by_channel(each) for each in (far, np.zeros_like(far) if explained is None else explained))
     in_all = float(explained.mean())
@@ -55,7 +55,8 @@ def mostly_equal(far: np.ndarray, least: float, explained: np.ndarray | None = N
         where, found, allowed, count = "the numbers", far.sum(), _most(far.size, least, np.array(in_all)), far.size
     else:
         return ""
-    return f"{found / count:.0%} of {where} are more than two steps apart, and {allowed / count:.1%} may be"
+    shares = f"{100 * found / count:.3g}%", f"{100 * allowed / count:.3g}%"
+    return f"{shares[0]} of {where} are more than two steps apart, and {shares[1]} may be"
 
 
 def _most(count: int, least: float, explained: np.ndarray) -> np.ndarray:

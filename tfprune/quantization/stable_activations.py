@@ -61,6 +61,15 @@ _OPERATIONS = {"Softplus": _softplus, "LogSigmoid": _log_sigmoid}
 
 
 def activation_change(layer: Any) -> dict[str, Any]:
-    """Return what has to differ in the config of a copy of a layer that holds such an activation; else nothing."""
+    """Return what has to differ in the config of a copy of a layer that holds such an activation; else nothing.
+
+    Args:
+        layer: A layer or operation.
+
+    Example:
+
+    >>> sorted(activation_change(keras.layers.Dense(2, "softplus"))), activation_change(keras.layers.Dense(2, "relu"))
+    (['activation'], {})
+    """
     activation = stable_activation(layer)
     return {"activation": activation} if activation is not None and isinstance(layer, keras.layers.Layer) else {}
