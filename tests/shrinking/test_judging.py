@@ -48,15 +48,13 @@ def two_layers():
 
 
 class TestDefaults:
-    def test_information_per_mac_says_how_many_and_norms_which(self, model, data, statistics):
+    def test_information_per_mac_says_how_many_and_which(self, model, data, statistics):
         small = tfprune.prune_channels(model, budget=Budget(macs=0.5), data=data)
-        ranking = dataclasses.replace(PER_MAC, within=GroupNorm())
-        widths = tfprune.choose_widths(
-            model, budget=Budget(macs=0.5), criterion=GroupFisher(), ranking=ranking, data=statistics
-        )
+        options = {"criterion": GroupFisher(), "data": statistics}
+        widths = tfprune.choose_widths(model, budget=Budget(macs=0.5), ranking=PER_MAC, **options)
         assert Widths.of(small) == widths
         assert widths["stem"] / 10 != pytest.approx(widths["head"] / 12, abs=0.1)
-        expected = tfprune.prune_channels(model, widths, criterion=GroupNorm())
+        expected = tfprune.prune_channels(model, widths, **options)
         tfprune.reconstruct(expected, model, data[0])
         assert same(weights_of(expected), weights_of(small))
         # Widths that are chosen so give the same model, with the same data.
@@ -64,7 +62,7 @@ class TestDefaults:
 
     def test_a_budget_of_parameters_weighs_by_parameters(self, model, data, statistics):
         budget = Budget(weight_bytes=0.4)
-        ranking = dataclasses.replace(PER_MAC, cost="parameters", within=GroupNorm())
+        ranking = dataclasses.replace(PER_MAC, cost="parameters")
         options = {"criterion": GroupFisher(), "data": statistics}
         expected = tfprune.choose_widths(model, budget=budget, ranking=ranking, **options)
         assert tfprune.choose_widths(model, budget=budget, data=data) == expected

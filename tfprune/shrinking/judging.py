@@ -12,7 +12,6 @@ from tfprune.criteria import (
     AnyChannelCriterion,
     ChannelCriterion,
     GroupFisher,
-    GroupNorm,
     as_channel_criterion,
     l2_norm,
 )
@@ -158,11 +157,11 @@ def _gathered(model: keras.Model, data: Any, criterion: ChannelCriterion, needs:
 
 
 def _informed(amount: Amount) -> tuple[AnyChannelCriterion, Ranking]:
-    """The best that is known where there is data: what the loss says about how many, and the weights about which."""
+    """The best that is known where there is data: what the loss says about how many and which."""
     if amount.by_group:
-        return GroupNorm(), Ranking()
+        return GroupFisher(_TEMPERATURE), Ranking()
     cost: Cost = "macs" if amount.budget is None or amount.budget.macs is not None else "parameters"
-    return GroupFisher(_TEMPERATURE), Ranking("global", normalize="none", cost=cost, within=GroupNorm())
+    return GroupFisher(_TEMPERATURE), Ranking("global", normalize="none", cost=cost)
 
 
 def _check_ranking(amount: Amount, ranking: Ranking) -> None:

@@ -35,11 +35,10 @@ def prune_channels(
 ) -> keras.Model:
     """Remove the least important channels of a model, and return a smaller, plain Keras model.
 
-    With some hundred samples of data, labels or not, what the loss says decides how many channels of each group go:
-    those whose gates carry the least Fisher information for the operations that they cost; and the norm of all that
-    makes, scales and reads a channel decides which. Then `tfprune.reconstruct` repairs what is left on the same data,
-    whatever the criterion. Without data the norms of kernels decide, at one ratio for all groups, and far more accuracy
-    is lost. Fine-tuning recovers most of it. The model itself is not changed.
+    With some hundred samples of data, labels or not, what the loss says decides: again and again the channel goes whose
+    gate carries the least Fisher information for the operations that it costs. Then `tfprune.reconstruct` repairs what
+    is left on the same data, whatever the criterion. Without data the norms of kernels decide, at one ratio for all
+    groups, and far more accuracy is lost. Fine-tuning recovers most of it. The model itself is not changed.
 
     Reference: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021,
     https://arxiv.org/abs/2108.00708; without data Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017,
@@ -61,7 +60,7 @@ def prune_channels(
             each score relative to its group's mean; `"structure"` does so among groups made of the same layers. A
             `tfprune.Ranking` also says how scores are joined, made comparable and weighed by cost, and by what other
             criterion channels within a group are chosen. If left out, `"local"`; with data and without a criterion
-            `Ranking("global", normalize="none", cost="macs", within=GroupNorm())`, by `"parameters"` for a budget that
+            `Ranking("global", normalize="none", cost="macs")`, by `"parameters"` for a budget that
             does not limit MACs.
         rounds: In how many rounds the channels go, with new scores between them; `tfprune.Rounds` can also train there.
         granularity: `Channel(min_channels=4, round_to=8)` leaves every group at least 4 channels and a multiple of 8.
