@@ -6,6 +6,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from tfprune.common.callers import stacklevel_of_user
 from tfprune.common.checks import check_choice, check_count, check_not_negative
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
@@ -124,6 +125,7 @@ class _Repair:
         }
         self._refitted: list[RefittedLayer] = []
         self._left: dict[str, str] = {}
+        self._few: list[tuple[int, str, int, int]] = []
         self._shared = shared_layers(small)
 
     def run(self, batches: list[Batch]) -> ReconstructionReport:
@@ -140,6 +142,7 @@ class _Repair:
         for name, layer, _ in named_kernels(self._small):
             if id(layer) in self._wanted - met:
                 self._left[name.rpartition("/")[0]] = "it works inside another layer"
+        self._warn_of_few()
         return ReconstructionReport(self._small.name, tuple(self._refitted), self._left)
 
     def _meet(self, moment: Moment) -> None:
@@ -166,7 +169,7 @@ class _Repair:
             _check_finite(moment, rows, aim)
             equations.add(rows, aim.reshape(len(aim), groups, outputs))
         if equations.count < unknowns:
-            self._warn_few(moment.name, equations.count, unknowns, target.per_sample)
+            self._few.append((-(-unknowns // target.per_sample), moment.name, unknowns, equations.count))
         norm = following_norm(moment)
         fitted = equations.centred() if reading.bias is not None or norm is not None else equations
         held = None if reading.bias is None else reading.bias.numpy().astype(np.float64).reshape(groups, outputs)
@@ -182,11 +185,16 @@ class _Repair:
             RefittedLayer(moment.name, equations.count, unknowns, before, fitted.error(found), shortcut is not None)
         )
 
-    def _warn_few(self, name: str, count: int, unknowns: int, per_sample: int) -> None:
+    def _warn_of_few(self) -> None:
+        """Say, once for all layers, that there were fewer positions than numbers to fit."""
+        if not self._few:
+            return
+        samples, name, unknowns, count = max(self._few)
+        others = f" (and too few for {len(self._few) - 1} other layers)" if self._few[1:] else ""
         warnings.warn(
-            f"{name!r} has {unknowns} numbers to fit for each output, and the data shows {count} positions. The ridge "
-            f"keeps what they do not tell, but give at least {-(-unknowns // per_sample)} samples.",
-            stacklevel=6,
+            f"{name!r} has {unknowns} numbers to fit for each output, and the data shows {count} positions{others}. "
+            f"The ridge keeps what they do not tell, but give at least {samples} samples.",
+            stacklevel=stacklevel_of_user(),
         )
 
 
