@@ -1,13 +1,12 @@
 """What the smallest differences in rounding become behind the layers that follow."""
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfprune.common.temporarily import replaced_calls
 from tfprune.exporting.inputs import Samples, keras_outputs
 from tfprune.quantization.aware_layers import QuantizeActivation
 
@@ -36,22 +35,10 @@ def nudged_outputs(model: keras.Model, samples: Samples) -> list[np.ndarray]:
     >>> sorted(set(np.round(outputs, 3).ravel().tolist()))
     [6.0, 7.0, 8.0]
     """
-    with _nudging(model):
-        return keras_outputs(model, samples)
-
-
-@contextmanager
-def _nudging(model: keras.Model) -> Iterator[None]:
-    """Let the layers that round make some numbers a step larger or smaller: `call` is wrapped on the instances."""
-    layers: list[Any] = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
     random = np.random.default_rng(0)
-    try:
-        for layer in layers:
-            layer.call = _nudged(layer.call, random)
-        yield
-    finally:
-        for layer in layers:
-            layer.__dict__.pop("call", None)
+    layers = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
+    with replaced_calls((layer, _nudged(layer.call, random)) for layer in layers):
+        return keras_outputs(model, samples)
 
 
 def _nudged(call: Any, random: np.random.Generator) -> Any:

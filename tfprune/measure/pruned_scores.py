@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfprune.common.checks import check_choice
+from tfprune.common.temporarily import restored
 from tfprune.data import Batch
 from tfprune.graph import Analysis
 from tfprune.measure.scores import Metric, MetricScore, Score, make_score
@@ -75,16 +76,12 @@ class Bench:
         """
         pruned = [self._twins[path] for path in masks]
         moved = [variable for layer in self._norms for variable in (layer.moving_mean, layer.moving_variance)]
-        before = [(variable, variable.numpy()) for variable in (*pruned, *moved)]
-        try:
+        with restored([*pruned, *moved]):
             for variable, mask in zip(pruned, masks.values(), strict=True):
                 variable.assign(variable.numpy() * mask)
             if self._norms:
                 measure_statistics(self._copy, self._batches, self._train)
             return self.score()
-        finally:
-            for variable, value in before:
-                variable.assign(value)
 
     def _train(self, x: Any) -> None:
         """Call the model as in training; compiled only when `measure_statistics` has set its layers up for it."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfprune.common.callers import stacklevel_of_user
 from tfprune.common.checks import check_choice, check_count, check_not_negative
+from tfprune.common.temporarily import restored
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
 from tfprune.reconstruction.heads import head_layers, shared_layers
@@ -95,20 +96,8 @@ def reconstruct(
     kept = kept_positions(small, model)
     max_samples = min(max_samples, affordable(model))
     batches = list(Reader(data, inputs_of(model), batch_size=BATCH, max_samples=max_samples))
-    state = [(variable, variable.numpy()) for variable in small.variables]
-    larger = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
-    try:
+    with restored(model.non_trainable_variables), restored(small.variables, only_if_raised=True):
         return _Repair(small, Targets(model, kept, batches, seed), layers, ridge).run(batches)
-    except BaseException:
-        _put_back(state)
-        raise
-    finally:
-        _put_back(larger)
-
-
-def _put_back(state: list[tuple[keras.Variable, np.ndarray]]) -> None:
-    for variable, value in state:
-        variable.assign(value)
 
 
 class _Repair:

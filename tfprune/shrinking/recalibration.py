@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.common.temporarily import restored
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.graph import check_built
 from tfprune.graph.chains import chains
@@ -58,23 +59,22 @@ def measure_statistics(model: keras.Model, batches: Iterable[Batch], call: Calla
     """
     layers = batch_normalizations(model)
     settings = [(layer.momentum, layer.trainable) for layer in layers]
-    state = [(variable, variable.numpy()) for variable in model.variables if not variable.trainable]
+    untrained = [variable for variable in model.variables if not variable.trainable]  # also the seeds of Dropout
     statistics = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
     totals = [np.zeros(variable.shape, np.float64) for variable in statistics]
     count = 0
     try:
-        for layer in layers:
-            layer.trainable, layer.momentum = True, 0.0  # the moving statistics become those of the batch
-        for batch in batches:
-            call(batch.x)
-            count += batch.num_samples
-            for total, variable in zip(totals, statistics, strict=True):
-                total += batch.num_samples * variable.numpy()
+        with restored(untrained):
+            for layer in layers:
+                layer.trainable, layer.momentum = True, 0.0  # the moving statistics become those of the batch
+            for batch in batches:
+                call(batch.x)
+                count += batch.num_samples
+                for total, variable in zip(totals, statistics, strict=True):
+                    total += batch.num_samples * variable.numpy()
     finally:
         for layer, (momentum, trainable) in zip(layers, settings, strict=True):
             layer.momentum, layer.trainable = momentum, trainable
-        for variable, value in state:  # also the seeds of Dropout
-            variable.assign(value)
     for variable, total in zip(statistics, totals, strict=True):
         variable.assign(total / count)
 

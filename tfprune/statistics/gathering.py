@@ -169,11 +169,7 @@ def _compiled(model: keras.Model, collectors: Sequence[Collector], target: Targe
             _add(batch, model, joint, target)
 
         def add_one(row: Any) -> Any:
-            rows = [
-                None if part is None else keras.tree.map_structure(lambda array: array[row, None], part)
-                for part in batch
-            ]
-            _add(rows, model, single, target)
+            _add([_row(part, row) for part in batch], model, single, target)
             return row + 1
 
         if single:

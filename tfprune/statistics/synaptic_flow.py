@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.common.temporarily import replaced_calls
 from tfprune.data import inputs_of
 from tfprune.graph.chains import chains
 from tfprune.graph.kinds import find_kind
@@ -132,19 +133,23 @@ def _linear(layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
             layer.dtype_policy = _Double()
             for name in activations:
                 setattr(layer, name, keras.activations.linear)
-            if isinstance(layer, _PASSED):
-                layer.call = _passing
-            elif isinstance(layer, _NORMALIZING):
-                layer.call = _scaling(layer)
-            elif isinstance(layer, L.Embedding):
-                layer.call = _embedding(layer)
-        yield
+        calls = ((layer, _linear_call(layer)) for layer in layers)
+        with replaced_calls((layer, call) for layer, call in calls if call is not None):
+            yield
     finally:
         for layer, policy, activations in before:
             layer.dtype_policy = policy
             for name, activation in activations.items():
                 setattr(layer, name, activation)
-            layer.__dict__.pop("call", None)
+
+
+def _linear_call(layer: keras.layers.Layer) -> Callable[..., Any] | None:
+    """What takes the place of a layer's call; None where it is linear already."""
+    if isinstance(layer, _PASSED):
+        return _passing
+    if isinstance(layer, _NORMALIZING):
+        return _scaling(layer)
+    return _embedding(layer) if isinstance(layer, L.Embedding) else None
 
 
 def _passing(inputs: Any, *args: Any, **kwargs: Any) -> Any:

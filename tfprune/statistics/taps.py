@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfprune.common.temporarily import replaced_calls
+
 
 class Passed(NamedTuple):
     """One call of a layer.
@@ -90,13 +92,8 @@ def tapped(layers: Iterable[keras.layers.Layer], watch: Any) -> Iterator[Taps]:
     """
     each = [*{id(layer): layer for layer in layers}.values()]
     taps = Taps(each, watch)
-    try:
-        for layer in each:
-            layer.call = _recording(layer, taps)
+    with replaced_calls((layer, _recording(layer, taps)) for layer in each):
         yield taps
-    finally:
-        for layer in each:
-            layer.__dict__.pop("call", None)
 
 
 def _recording(layer: keras.layers.Layer, taps: Taps) -> Any:

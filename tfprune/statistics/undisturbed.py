@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import keras
 
+from tfprune.common.temporarily import restored
 from tfprune.graph.chains import chains
 
 _HALF = ("float16", "bfloat16")
@@ -29,16 +30,14 @@ def undisturbed(model: keras.Model) -> Iterator[None]:
     >>> layer.compute_dtype
     'float16'
     """
-    state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     layers = {id(layer): layer for layer in (model, *(chain[-1] for chain in chains(model)))}.values()
     half = [(layer, layer.dtype_policy) for layer in layers if layer.compute_dtype in _HALF]
     half = [(layer, policy) for layer, policy in half if policy.quantization_mode is None]
     try:
         for layer, _ in half:
             layer.dtype_policy = "float32"
-        yield
+        with restored(model.non_trainable_variables):
+            yield
     finally:
         for layer, policy in half:
             layer.dtype_policy = policy
-        for variable, value in state:
-            variable.assign(value)

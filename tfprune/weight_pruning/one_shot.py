@@ -1,8 +1,7 @@
 """One-shot pruning of single weights: measure, rank, set to zero; in place, and all or nothing."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.common.checks import check_count, check_fraction
+from tfprune.common.temporarily import restored
 from tfprune.criteria import Magnitude, SparseGPT, WeightCriterion, as_weight_criterion
 from tfprune.distributions import Distribution
 from tfprune.granularity import Granularity, Unstructured, check_granularity
@@ -79,12 +79,12 @@ def prune_weights(
             raise ValueError(
                 f"SparseGPT prunes in one round, in which it measures before each layer. Received: {rounds}."
             )
-        with _restored_if_it_fails(choice):
+        with restored([kernel.variable for kernel in choice.kernels.values()], only_if_raised=True):
             prune_layer_by_layer(model, choice, total, criterion, split, data)
         return
     measure = measure_for(criterion, model, choice.kernels, data, count)
     pruning = WeightPruning(model, choice, total, criterion, split, measure)
-    with _restored_if_it_fails(choice):
+    with restored([kernel.variable for kernel in choice.kernels.values()], only_if_raised=True):
         for number in range(1, count + 1):
             pruning.prune(number / count)
 
@@ -170,14 +170,3 @@ def _check_weights(choice: Choice, total: float) -> None:
             f"{1 - living / size:.4g} of the weights are pruned already, more than the {1 - wanted / size:.4g} that "
             "`sparsity` asks for, and they do not come back. Ask for more, or begin with a dense model."
         )
-
-
-@contextmanager
-def _restored_if_it_fails(choice: Choice) -> Iterator[None]:
-    values = [(kernel.variable, kernel.variable.numpy()) for kernel in choice.kernels.values()]
-    try:
-        yield
-    except BaseException:
-        for variable, value in values:
-            variable.assign(value)
-        raise
