@@ -19,9 +19,10 @@ from tfprune.criteria.base import KernelCriterion
 from tfprune.data import Reader, inputs_of
 from tfprune.graph import ChannelGroup, check_built
 from tfprune.parts.ranking import AnyRanking, Cost, Ranking, as_ranking
+from tfprune.reconstruction import reconstruct
 from tfprune.shrinking.choice import Amount
 from tfprune.shrinking.order import Scores
-from tfprune.shrinking.repair import repair, touch_up
+from tfprune.shrinking.recalibration import batch_normalizations, recalibrate
 from tfprune.statistics import Statistics, gather
 from tfprune.statistics.gathering import known_statistics
 
@@ -70,12 +71,11 @@ class Judge:
             TypeError: If one has another type.
             ValueError: If the criterion needs data that there is not, or the ranking does not fit.
         """
-        if criterion is None and ranking is None and data is not None:
-            criterion, ranked = _informed(amount)
-        else:
-            ranked = as_ranking("local" if ranking is None else ranking)
+        if ranking is None:
+            ranking = "local" if data is None or criterion is not None else _informed_ranking(amount)
         if criterion is None:
             criterion = l2_norm if data is None else GroupFisher(_TEMPERATURE)
+        ranked = as_ranking(ranking)
         _check_ranking(amount, ranked)
         provided = data.names if isinstance(data, Statistics) else known_statistics()
         chosen = as_channel_criterion(criterion, provided)
@@ -103,13 +103,13 @@ class Judge:
 
     def touch_up(self, model: keras.Model) -> None:
         """Recalibrate, in place, a smaller model of which more channels will go, where there is data."""
-        if self._has_samples:
-            touch_up(model, self.data, MAX_SAMPLES)
+        if self._has_samples and batch_normalizations(model):
+            recalibrate(model, self.data, max_samples=MAX_SAMPLES)
 
     def repair(self, small: keras.Model, model: keras.Model) -> None:
         """Make up, in place, for what a smaller model lacks, where there is data."""
         if self._has_samples:
-            repair(small, model, self.data, MAX_SAMPLES)
+            reconstruct(small, model, self.data, max_samples=MAX_SAMPLES)
 
     @property
     def _has_samples(self) -> bool:
@@ -156,12 +156,12 @@ def _gathered(model: keras.Model, data: Any, criterion: ChannelCriterion, needs:
     return gather(model, data, needs, loss=criterion.loss, temperature=criterion.temperature, max_samples=MAX_SAMPLES)
 
 
-def _informed(amount: Amount) -> tuple[AnyChannelCriterion, Ranking]:
-    """The best that is known where there is data: what the loss says about how many and which."""
+def _informed_ranking(amount: Amount) -> Ranking:
+    """The best that is known for Fisher information: it says how many channels go where, unless the user does."""
     if amount.by_group:
-        return GroupFisher(_TEMPERATURE), Ranking()
+        return Ranking()
     cost: Cost = "macs" if amount.budget is None or amount.budget.macs is not None else "parameters"
-    return GroupFisher(_TEMPERATURE), Ranking("global", normalize="none", cost=cost)
+    return Ranking("global", normalize="none", cost=cost)
 
 
 def _check_ranking(amount: Amount, ranking: Ranking) -> None:
