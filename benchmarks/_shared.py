@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,27 @@ def ratio_spread(numerator: Sequence[float], denominator: Sequence[float]) -> Sp
     if len(numerator) != len(denominator):
         raise ValueError(f"Expected pairs. Received: {len(numerator)} and {len(denominator)} measurements.")
     return spread(np.asarray(numerator, float) / np.asarray(denominator, float))
+
+
+def in_a_process(script: str, name: str, options: argparse.Namespace, of_memory: bool) -> dict[str, float]:
+    """Let a script measure one thing in a fresh process, in which nothing is compiled and nothing was freed before.
+
+    Args:
+        script: The script, which prints the numbers as JSON when it is told `--one`.
+        name: What it is to measure.
+        options: The options of the script, of which `weights` and `seed` are passed on.
+        of_memory: Whether memory is measured. Without its setting the C library keeps what was freed,
+            and growth would not be seen.
+
+    Returns:
+        The numbers by name.
+    """
+    command = [sys.executable, script, "--one", name, "--weights", str(options.weights), "--seed", str(options.seed)]
+    environment = {**os.environ, **({"MALLOC_MMAP_THRESHOLD_": "65536"} if of_memory else {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"The process that measures {name} failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def take_turns(

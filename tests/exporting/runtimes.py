@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 RUN = """
 import sys
@@ -30,6 +31,18 @@ def environment(folder, *requirements):
     python = folder / "bin" / "python"
     subprocess.run([str(python), "-m", "pip", "install", "-q", *requirements], check=True, capture_output=True)
     return python
+
+
+def by_reference(path, stored):
+    """The outputs by the plainest kernels, which are those of the other engines: an array for each output."""
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    interpreter.allocate_tensors()
+    rows = []
+    for value in stored:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value[None])
+        interpreter.invoke()
+        rows.append([interpreter.get_tensor(each["index"])[0].copy() for each in interpreter.get_output_details()])
+    return [np.stack(each) for each in zip(*rows, strict=True)]
 
 
 def near_boundaries(model, x, num_inputs=20):

@@ -4,9 +4,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from engines import ENGINES, program, python_with
 from networks import of_images
+from runtimes import by_reference
 from varied_networks import NETWORKS
 
 import tfprune
@@ -73,15 +73,3 @@ def test_engines_compute_what_the_file_does(answers, exported, network, path):
         theirs = found[name][str(number)]
         assert theirs.dtype == ours.dtype == details.dtype
         assert np.abs(theirs.astype(int) - ours).max() <= STEPS.get(engine, 2)
-
-
-def by_reference(path, stored):
-    """The outputs by the plainest kernels, which are those of the other engines."""
-    interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-    interpreter.allocate_tensors()
-    rows = []
-    for value in stored:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value[None])
-        interpreter.invoke()
-        rows.append([interpreter.get_tensor(each["index"])[0].copy() for each in interpreter.get_output_details()])
-    return [np.stack(each) for each in zip(*rows, strict=True)]

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import runtimes
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import tfprune
 from tfprune.tflite.model import TFLiteModel
@@ -57,24 +56,13 @@ def test_tflite_runtime_2_14_gives_the_same_outputs(old_python, model_and_images
     assert len(hard) >= 5
     loaded = TFLiteModel(path)
     stored = loaded.inputs[0].quantize(np.concatenate([images[:20], hard]))
-    ours, theirs = ours_by_reference(path, stored), run_there(old_python, path, stored, tmp_path)
+    ours, theirs = runtimes.by_reference(path, stored)[0], run_there(old_python, path, stored, tmp_path)
     assert ours.dtype == theirs.dtype == loaded.outputs[0].dtype
     difference = np.abs(ours.astype(np.float64) - theirs)
     if ours.dtype != np.float32:
         assert difference.max() <= 1
     else:
         assert difference.max() <= (0.02 if name == "dynamic" else 1e-5) * np.ptp(ours)
-
-
-def ours_by_reference(path, stored):
-    interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-    interpreter.allocate_tensors()
-    rows = []
-    for row in stored:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], row[None])
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0].copy())
-    return np.stack(rows)
 
 
 def run_there(python, path, stored, folder):
