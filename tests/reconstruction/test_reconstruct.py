@@ -57,6 +57,15 @@ def test_channels_that_others_carry_come_back_whole(data):
     assert set(report.left) == {"first", "classes"}
 
 
+def test_an_addition_of_a_number_is_no_shortcut():
+    inputs = keras.Input((6,))
+    x = L.Dense(8, name="hidden")(inputs)
+    model = normalized(keras.Model(inputs, L.Dense(3, name="classes")(L.Dense(6, name="plus")(x) + 3.0)), None)
+    small = without(model, "hidden", [0, 1])
+    report = reconstruct(small, model, np.random.default_rng(0).normal(size=(64, 6)).astype("float32"))
+    assert [(layer.name, layer.shortcut) for layer in report.refitted] == [("plus", False), ("classes", False)]
+
+
 @pytest.fixture(scope="module")
 def pruned(data):
     """A residual network and what is left of it, with the weights that it has then."""

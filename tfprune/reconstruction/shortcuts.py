@@ -47,7 +47,7 @@ class Shortcut:
             return None
         others = [other for other in reader.inputs if other is not tensor]
         known = all(id(other) in moment.values and other.shape == tensor.shape for other in others)
-        if len(others) != len(reader.inputs) - 1 or not known:
+        if not others or len(others) != len(reader.inputs) - 1 or not known:  # none where a number is added
             return None
         return cls(reading, norm, [moment.values[id(other)] for other in others])
 
