@@ -2,6 +2,7 @@
 
 from tfprune import callbacks, layers
 from tfprune.common.moved import keep_old_paths
+from tfprune.distillation import distill
 from tfprune.drivers.compression import CompressOptions, compress
 from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
 from tfprune.graph import channel_groups
@@ -9,7 +10,7 @@ from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
 from tfprune.measure import benchmark, compare, layerwise_density, sensitivity
 from tfprune.parts.ranking import Ranking
-from tfprune.quantization import quantize_aware, strip
+from tfprune.quantization import quantize_aware
 from tfprune.reconstruction import ReconstructionReport, reconstruct
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.depth import remove_layers, residual_blocks
@@ -19,6 +20,7 @@ from tfprune.shrinking.removal import shrink
 from tfprune.shrinking.rounds import Rounds
 from tfprune.shrinking.widening import widen
 from tfprune.shrinking.widths import Widths
+from tfprune.stripping import strip
 from tfprune.weight_pruning.one_shot import prune_weights
 
 __version__ = "0.1.0"
@@ -40,6 +42,7 @@ __all__ = [
     "choose_widths",
     "compare",
     "compress",
+    "distill",
     "export",
     "layers",
     "layerwise_density",

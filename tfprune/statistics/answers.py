@@ -1,6 +1,6 @@
 """What a model's outputs are: probabilities of classes, probabilities of yes, or numbers; read where they are made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -28,10 +28,12 @@ class Answer(NamedTuple):
     Attributes:
         kind: Whether `values` are the logits of classes (on the last axis), of yes or no, or plain numbers.
         values: A float32 tensor of shape (samples, ...).
+        is_probability: Whether the output itself is probabilities, which come out of `values`.
     """
 
     kind: Kind
     values: Any
+    is_probability: bool = False
 
 
 def answers_of(model: keras.Model, outputs: Any) -> list[Answer]:
@@ -55,12 +57,22 @@ def answers_of(model: keras.Model, outputs: Any) -> list[Answer]:
     >>> step(tf.ones((1, 2))), kinds
     (None, ['softmax'])
     """
-    flat = keras.tree.flatten(outputs)
-    found: list[Answer] = []
-    for tensor, loss in zip(flat, _losses(model, outputs), strict=True):
-        made = _behind(tensor)
-        found.extend(made or [_as_compiled(tensor, loss)])
-    return [Answer(kind, tf.cast(values, tf.float32)) for kind, values in found]
+    return [answer for each in answers_by_output(model, outputs) for answer in each]
+
+
+def answers_by_output(model: keras.Model, outputs: Any) -> list[list[Answer]]:
+    """Return for each output what `answers_of` tells.
+
+    Args:
+        model: The model.
+        outputs: What it returns, inside a `tf.function`.
+
+    Returns:
+        One list for each tensor, of one answer, or of those that it is joined from.
+    """
+    pairs = zip(keras.tree.flatten(outputs), losses_by_output(model, outputs), strict=True)
+    found = [_behind(tensor) or [_as_compiled(tensor, loss)] for tensor, loss in pairs]
+    return [[each._replace(values=tf.cast(each.values, tf.float32)) for each in made] for made in found]
 
 
 def cooled(model: keras.Model, outputs: Any, temperature: float) -> Any:
@@ -75,13 +87,13 @@ def cooled(model: keras.Model, outputs: Any, temperature: float) -> Any:
         Tensors in the structure of the outputs.
     """
     flat = keras.tree.flatten(outputs)
-    pairs = zip(flat, _losses(model, outputs), strict=True)
+    pairs = zip(flat, losses_by_output(model, outputs), strict=True)
     return keras.tree.pack_sequence_as(outputs, [_cooled(tensor, loss, temperature) for tensor, loss in pairs])
 
 
 def _cooled(tensor: Any, loss: Any, temperature: float) -> Any:
     made = _behind(tensor)
-    kind, values = made[0] if made else _as_compiled(tensor, loss)
+    kind, values, _ = made[0] if made else _as_compiled(tensor, loss)
     if kind == "linear":
         return tensor
     if values is tensor:  # logits
@@ -96,7 +108,7 @@ def _behind(tensor: Any) -> list[Answer]:
     """The logits that probabilities come out of; none if the tensor is something else."""
     operation = tensor.op
     if operation.type in _MADE_BY:
-        return [Answer(_MADE_BY[operation.type], operation.inputs[0])]
+        return [Answer(_MADE_BY[operation.type], operation.inputs[0], is_probability=True)]
     if operation.type in _PASSED_ON:
         return _behind(operation.inputs[0])
     if operation.type in _JOINED:
@@ -111,15 +123,21 @@ def _as_compiled(tensor: Any, loss: Any) -> Answer:
     if kind == "linear" or getattr(loss, "from_logits", False):
         return Answer(kind, tensor)
     likely = tf.clip_by_value(tf.cast(tensor, tf.float32), _SMALLEST, 1 - _SMALLEST)
-    return Answer(kind, tf.math.log(likely) - (tf.math.log(1 - likely) if kind == "sigmoid" else 0.0))
+    logits = tf.math.log(likely) - (tf.math.log(1 - likely) if kind == "sigmoid" else 0.0)
+    return Answer(kind, logits, is_probability=True)
 
 
-def _losses(model: keras.Model, outputs: Any) -> Iterable[Any]:
-    """The loss that each output was compiled with; None where there is none."""
+def losses_by_output(model: keras.Model, outputs: Any) -> list[Any]:
+    """Return the loss that each output was compiled with; None where there is none.
+
+    Args:
+        model: The model.
+        outputs: What it returns.
+    """
     flat = keras.tree.flatten(outputs)
     loss = getattr(model, "loss", None)
     if isinstance(loss, Mapping):
-        names = list(outputs) if isinstance(outputs, Mapping) else getattr(model, "output_names", [])
+        names = sorted(outputs) if isinstance(outputs, Mapping) else getattr(model, "output_names", [])
         return [loss.get(name) for name in names] if len(names) == len(flat) else [None] * len(flat)
     each = keras.tree.flatten(loss)
     return each if len(each) == len(flat) else [loss if len(each) == 1 else None] * len(flat)

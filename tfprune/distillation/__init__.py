@@ -1,0 +1,6 @@
+"""Training by a teacher: a student learns what another model answers, with labels or without."""
+
+from tfprune.distillation.distilled import Distilled
+from tfprune.distillation.distilling import distill
+
+__all__ = ["Distilled", "distill"]
