@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from tfprune.common.checks import check_count
+from tfprune.data.fingerprints import model_fingerprint
+from tfprune.distillation import distill
 from tfprune.drivers.batches import ShuffledBatches, num_batches
 from tfprune.drivers.display import EpochLines
 from tfprune.drivers.epochs import Backup, Seeds, StopAtNaN, restore
@@ -42,6 +44,8 @@ class Fit(Training):
         stop: Whether the epoch that has just ended is the last, from the logs of all epochs of the phase.
         arguments: More arguments of `fit`: `batch_size`, `validation_data`, `class_weight` and so on.
         backups: Whether a backup is kept after each epoch; without, a phase that is cut off begins again.
+        teacher: A model by whose answers the phase's model learns, beside labels; see `tfprune.distill`. It starts with
+            a new optimizer, so there has to be a learning rate.
 
     Example:
 
@@ -60,6 +64,7 @@ class Fit(Training):
     stop: Callable[[History], bool] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     backups: bool = True
+    teacher: keras.Model | None = None
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
@@ -73,6 +78,8 @@ class Fit(Training):
             raise ValueError(f"arguments may hold {sorted(_FIT)}; the others of fit are set by the run. Got: {wrong}.")
         if "batch_size" in self.arguments and not isinstance(self.data, tuple):
             raise ValueError("batch_size is for arrays in a tuple (x, y). A dataset has batches already.")
+        if self.teacher is not None and self.learning_rate is None:
+            raise ValueError("A phase with a teacher starts with a new optimizer: give it a learning_rate.")
         if isinstance(self.learning_rate, int | float) and self._num_steps() is None:
             raise ValueError(
                 "The length of the data is not known or endless, so no learning rate can be planned. Pass "
@@ -86,7 +93,8 @@ class Fit(Training):
             rate = keras.optimizers.schedules.serialize(rate)
         callbacks = [type(callback).__name__ for callback in self.callbacks()]
         named = {name: _plain_or_fingerprint(value) for name, value in self.arguments.items()}
-        return {"epochs": self.epochs, "learning_rate": rate, "callbacks": callbacks, **named}
+        taught = {} if self.teacher is None else {"teacher": model_fingerprint(self.teacher)}
+        return {"epochs": self.epochs, "learning_rate": rate, "callbacks": callbacks, **named, **taught}
 
     def summary(self) -> str:
         """Return for how long, and from which rate."""
@@ -116,6 +124,9 @@ class Fit(Training):
         Raises:
             RuntimeError: If the loss becomes NaN or infinite.
         """
+        if self.teacher is not None:
+            model = distill(model, self.teacher)  # it holds the same weights
+            model.optimizer.build(model.trainable_variables)  # a backup has its slots
         history = restore(model, desk.backups)
         desk.display.epochs_skipped(len(history))
         source = self.data

@@ -12,6 +12,10 @@ COUNTED = ("parameters", "macs", "weight_bytes")
 """What of a budget can be counted from the widths of a float model."""
 
 
+class OutOfReachError(ValueError):
+    """Even the narrowest model that pruning can make is over the budget."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How large the pruned model may be; a fraction below 1 is relative to the model as it is.

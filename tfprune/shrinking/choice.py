@@ -8,7 +8,7 @@ import numpy as np
 from tfprune.common.checks import check_fraction
 from tfprune.graph import Analysis, ChannelGroup
 from tfprune.graph.counting import SizeCounter
-from tfprune.shrinking.budget import Budget, fill, load
+from tfprune.shrinking.budget import Budget, OutOfReachError, fill, load
 from tfprune.shrinking.order import ChannelOrder
 from tfprune.shrinking.ratios import Ratios, resolve_ratios
 from tfprune.shrinking.widths import Widths
@@ -125,7 +125,7 @@ def _within(analysis: Analysis, order: ChannelOrder, budget: Budget, count: Size
     if widths is None:
         least = sizes(steps.narrowest)
         smallest = {name: f"{least[name]:,} of {dense[name]:,}" for name in limits}
-        raise ValueError(
+        raise OutOfReachError(
             f"{budget} cannot be met. The smallest that pruning can reach is {smallest}. Raise the budget, exclude "
             "fewer layers, or lower min_channels or the ranking's floor; print(tfprune.channel_groups(model)) shows "
             "what is frozen."

@@ -18,6 +18,7 @@ import tfprune
 from tfprune import Budget, CompressOptions
 from tfprune.drivers import epochs, training
 from tfprune.drivers.compression import compressor, planning, result, steps
+from tfprune.drivers.compression.choosing import Chooser
 from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
 from tfprune.tflite.model import TFLiteModel
@@ -87,6 +88,10 @@ def whole(trained, tmp_path_factory):
     )
     after = weights_of(trained), [variable.numpy() for variable in trained.optimizer.variables]
     return report, before, after
+
+
+def chooser(informed=False, repairs=False, **granularity):
+    return Chooser(arrays(), informed, repairs, CompressOptions(**granularity).granularity())
 
 
 @pytest.fixture
@@ -307,13 +312,13 @@ class TestSize:
             return 1000.0 + tfprune.profile(model).macs
 
         dense = tfprune.profile(trained).macs
-        found = planning._search(trained, dense, "file_bytes", 1000 + 0.5 * dense, measure)
+        found = planning._search(trained, dense, "file_bytes", 1000 + 0.5 * dense, measure, chooser())
         assert 0.4 * dense < found <= 0.5 * dense
         assert len(asked) <= 5
 
     def test_says_how_small_it_can_be(self, trained):
         with pytest.raises(ValueError, match=r"file_bytes=500 cannot be met.*it is 1.*Raise the budget"):
-            planning._search(trained, tfprune.profile(trained).macs, "file_bytes", 500, lambda model: 1234.0)
+            planning._search(trained, tfprune.profile(trained).macs, "file_bytes", 500, lambda model: 1234.0, chooser())
 
     def test_a_network_is_narrowed_until_its_file_fits(self, trained):
         class Files:
@@ -321,8 +326,8 @@ class TestSize:
                 return 10 * tfprune.profile(model).macs
 
         dense = tfprune.profile(trained).macs
-        small = planning.narrow(trained, dense, {"file_bytes": 5 * dense}, Files())
-        assert tfprune.profile(small).macs <= dense / 2
+        widths = planning.narrow(trained, dense, {"file_bytes": 5 * dense}, Files(), chooser())
+        assert widths.count(trained)["macs"] <= dense / 2
 
     def test_files_are_searched_among_the_widths_that_may_be(self, trained):
         asked = []
@@ -331,9 +336,8 @@ class TestSize:
             asked.append([model.get_layer(name).filters for name in ("first", "second")])
             return float(tfprune.profile(model).macs)
 
-        options = CompressOptions(min_channels=2, round_to=2)
         dense = tfprune.profile(trained).macs
-        planning._search(trained, dense, "file_bytes", 0.6 * dense, measure, options.granularity())
+        planning._search(trained, dense, "file_bytes", 0.6 * dense, measure, chooser(min_channels=2, round_to=2))
         assert len(asked) > 2
         assert all(width % 2 == 0 for widths in asked for width in widths)
 
@@ -343,15 +347,15 @@ class TestSize:
         assert report.phases[1].macs == report.phases[0].macs
 
 
-def test_groups_keep_the_numbers_of_channels_that_are_asked_for(trained):
-    granularity = CompressOptions(round_to=4).granularity()
-    macs, limits = planning.find_macs(trained, Budget(macs=0.7), None, granularity)
-    small = planning.narrow(trained, macs, limits, None, granularity)
-    widths = [small.get_layer(name).filters for name in ("first", "second")]
-    assert sorted(widths) == [4, 8]
-    assert tfprune.profile(small).macs <= 0.7 * tfprune.profile(trained).macs
+@pytest.mark.parametrize("informed", [True, False])
+def test_groups_keep_the_numbers_of_channels_that_are_asked_for(trained, informed):
+    chooses = chooser(round_to=4, informed=informed)
+    macs, limits = planning.find_macs(trained, Budget(macs=0.7), None, chooses)
+    widths = planning.narrow(trained, macs, limits, None, chooses)
+    assert sorted(widths.values()) == [4, 8]
+    assert macs == widths.count(trained)["macs"] <= 0.7 * tfprune.profile(trained).macs
     with pytest.raises(ValueError, match="cannot be met"):
-        planning.find_macs(trained, Budget(macs=0.1), None, CompressOptions(min_channels=4).granularity())
+        planning.find_macs(trained, Budget(macs=0.1), None, chooser(min_channels=4, informed=informed))
 
 
 class TestLatency:
@@ -365,7 +369,7 @@ class TestLatency:
 
     def test_becomes_a_number_of_operations(self, trained, clock):
         files = planning.Int8Files(None, None, "int8", Display(False))
-        macs, limits = planning.find_macs(trained, Budget(latency=0.5), files)
+        macs, limits = planning.find_macs(trained, Budget(latency=0.5), files, chooser())
         assert limits == {"latency": 0.5}
         assert 0.3 < macs / tfprune.profile(trained).macs <= 0.4 / 0.9
 
@@ -382,7 +386,7 @@ class TestLatency:
     def test_out_of_reach(self, trained, clock):
         files = planning.Int8Files(None, None, "int8", Display(False))
         with pytest.raises(ValueError, match=r"latency=0.05 cannot be met"):
-            planning.find_macs(trained, Budget(latency=0.05), files)
+            planning.find_macs(trained, Budget(latency=0.05), files, chooser())
 
     @pytest.mark.parametrize("use", [tfprune.prune_channels, tfprune.widen])
     @pytest.mark.parametrize("limit", ["latency", "file_bytes"])

@@ -1,20 +1,30 @@
 """What can be asked of `compress`, for those who want to choose after all."""
 
 from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias, get_args
 
-from tfprune.common.checks import check_count
+from tfprune.common.checks import check_choice, check_count
 from tfprune.granularity import Channel
 from tfprune.measure.scores import Metric
 
 _IGNORED = ("metric", "max_drop", "overwrite", "restart", "progress")  # by the files of a training that goes on
 
 
+Preset: TypeAlias = Literal["fast", "balanced", "best"]
+
+
 @dataclass(frozen=True)
 class CompressOptions:
-    """The rarer wishes to `compress`.
+    """What `compress` does, part by part.
 
     Attributes:
         steps: In how many steps channels are removed, each followed by fine-tuning.
+        informed: Whether data says which channels go, by Fisher information for the operations that they cost. Else
+            the norms of kernels do, at one ratio for all groups.
+        repair: Whether what is left is refitted by least squares before it is trained; see `tfprune.reconstruct`.
+        teacher: Whether the dense model teaches in every training: its answers count nine tenths of the loss, labels
+            one; see `tfprune.distill`. A step then runs both models, and takes up to half as long again.
+        quantization_aware: Whether the model is trained with the rounding of int8. Else it is rounded afterwards.
         min_channels: Every channel group keeps at least so many channels.
         round_to: Every group keeps a multiple of so many channels, such as 8, which phones compute at a time; a group
             that would have to grow for that stays whole.
@@ -37,7 +47,11 @@ class CompressOptions:
     True
     """
 
-    steps: int = 3
+    steps: int = 1
+    informed: bool = True
+    repair: bool = True
+    teacher: bool = True
+    quantization_aware: bool = True
     min_channels: int = 1
     round_to: int = 1
     learning_rate: float | None = None
@@ -73,3 +87,40 @@ class CompressOptions:
     def settings(self) -> dict[str, object]:
         """Return what the files depend on, as plain values."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _IGNORED}
+
+
+_PRESETS: dict[str, tuple[CompressOptions, int]] = {
+    "fast": (CompressOptions(teacher=False), 4),
+    "balanced": (CompressOptions(), 12),
+    "best": (CompressOptions(steps=3), 30),
+}
+"""For each name the options, and in how many epochs."""
+
+
+def preset(options: CompressOptions | Preset, epochs: int | None) -> tuple[CompressOptions, int]:
+    """Return the options that a name stands for, and how many epochs are to be trained.
+
+    Args:
+        options: A name, or the options themselves.
+        epochs: What the user says; None for what belongs to the name.
+
+    Raises:
+        TypeError: If `options` has another type.
+        ValueError: If there is no such name.
+
+    Example:
+
+    >>> preset("best", None)[1], preset(CompressOptions(), None)[1]
+    (30, 12)
+    """
+    if not isinstance(options, CompressOptions | str):
+        raise TypeError(
+            f"options must be {', '.join(map(repr, get_args(Preset)))} or a tfprune.CompressOptions. "
+            f"Received: {type(options).__name__}."
+        )
+    if isinstance(options, str):
+        check_choice("options", options, get_args(Preset))
+        options, planned = _PRESETS[options]
+    else:
+        planned = _PRESETS["balanced"][1]
+    return options, planned if epochs is None else epochs

@@ -20,6 +20,8 @@ class PhaseReport:
         parameters: Weights.
         macs: Multiply-accumulate operations for one sample.
         score: What validation gave.
+        cut: Of a pruning, what it gave when channels were removed and nothing else was done; None of others.
+        repaired: What it gave after the repair, before any training; None where nothing was repaired.
     """
 
     name: str
@@ -28,6 +30,8 @@ class PhaseReport:
     parameters: int
     macs: int
     score: float
+    cut: float | None = None
+    repaired: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,18 @@ class CompressionReport(Report):
         return self.max_drop is None or self.drop <= self.max_drop
 
     def to_table(self) -> Table:
-        """Return one row per phase; below it, whether the budget is met and how far the score fell."""
+        """Return one row per phase, with what each part of it gained; below it, whether the budget is met."""
         metric = self.comparison.metric
-        table = new_table(f"Compressed: {self.path}", ["phase"], ["epochs", "from rate", "params", "MACs", metric])
+        table = new_table(
+            f"Compressed: {self.path}",
+            ["phase"],
+            ["params", "MACs", "removed", "repaired", "epochs", "from rate", metric],
+        )
         for phase in self.phases:
+            untrained = ["" if score is None else _score(score, metric) for score in (phase.cut, phase.repaired)]
             trained = [str(phase.epochs), f"{phase.learning_rate:.2g}"] if phase.epochs else ["", ""]
-            table.add_row(phase.name, *trained, f"{phase.parameters:,}", f"{phase.macs:,}", _score(phase.score, metric))
+            sizes = [f"{phase.parameters:,}", f"{phase.macs:,}"]
+            table.add_row(phase.name, *sizes, *untrained, *trained, _score(phase.score, metric))
         table.caption_justify = "left"
         table.caption = "\n".join([*(_line(line) for line in self.budget), self._drop(), f"On {self.validation}."])
         return table

@@ -1,5 +1,6 @@
 """`compress`: prune in steps, fine-tune between, make quantize-aware, export, compare."""
 
+import dataclasses
 import os
 import shutil
 import warnings
@@ -12,13 +13,20 @@ import numpy as np
 from tfprune.common.checks import check_count
 from tfprune.common.files import check_writable
 from tfprune.data.fingerprints import model_fingerprint
-from tfprune.drivers.compression.compress_options import CompressOptions
+from tfprune.drivers.compression.choosing import Chooser
+from tfprune.drivers.compression.compress_options import CompressOptions, Preset, preset
 from tfprune.drivers.compression.compression_report import CompressionReport, PhaseReport
 from tfprune.drivers.compression.data import Data, prepare
 from tfprune.drivers.compression.planning import Int8Files, find_macs
 from tfprune.drivers.compression.result import budget_lines, sha256, write_file
 from tfprune.drivers.compression.steps import QUANTIZE, Steps, first_rate
-from tfprune.drivers.compression.validation import Validation, check_fit, check_model, warn_of_ranges
+from tfprune.drivers.compression.validation import (
+    Validation,
+    check_fit,
+    check_model,
+    warn_of_ranges,
+    why_it_cannot_teach,
+)
 from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
 from tfprune.drivers.phases import Phase
@@ -38,14 +46,15 @@ def compress(
     budget: Budget,
     path: str | os.PathLike[str],
     validation: Any = None,
-    epochs: int = 12,
-    options: CompressOptions | None = None,
+    epochs: int | None = None,
+    options: CompressOptions | Preset = "balanced",
 ) -> CompressionReport:
     """Prune a trained model to a budget, train it for int8, and write a checked `.tflite`: all in one call.
 
-    Channels are removed in steps, the least important ones by L2 norm, with fine-tuning after each; then the model is
-    trained with the rounding of int8, exported, and compared with the dense model on data that no step has trained on.
-    The model itself is not changed. Python's, NumPy's and TensorFlow's random seeds are set.
+    What the data says of each channel, for the operations that it costs, decides which ones go. What is left is
+    repaired by least squares and fine-tuned, with the dense model as a teacher beside the labels; then it is trained
+    with the rounding of int8, exported, and compared with the dense model on data that no step has trained on. The
+    model itself is not changed. Python's, NumPy's and TensorFlow's random seeds are set.
 
     What is done is kept in a folder beside `path` (`model.compress` for `model.tflite`). Where a call is cut off, the
     same call goes on after the last epoch; the same file comes out, if the data comes in the same order: arrays do.
@@ -60,8 +69,9 @@ def compress(
             of the dense model's, or of its int8 file's.
         path: Where the file goes; ends in `.tflite`.
         validation: What is measured on, never trained: like `data`. None to set aside a tenth of arrays.
-        epochs: Epochs in all: about a sixth for int8, half after the last pruning, the rest after those before.
-        options: Steps, learning rates, metric and more; None for the defaults.
+        epochs: Epochs in all, of which about a sixth goes to int8. None for what the preset says: 4, 12 or 30.
+        options: `"fast"`, `"balanced"` or `"best"`; or `tfprune.CompressOptions` to turn parts off and choose steps,
+            learning rates, metric and more.
 
     Returns:
         What each phase did, whether the budget is met, and the comparison. Print it for tables.
@@ -86,13 +96,12 @@ def compress(
     """
     if not isinstance(budget, Budget):
         raise TypeError(f"budget must be a Budget, such as tfprune.Budget(macs=0.5). Received: {budget!r}.")
-    if options is not None and not isinstance(options, CompressOptions):
-        raise TypeError(f"options must be a tfprune.CompressOptions. Received: {type(options).__name__}.")
-    options = options or CompressOptions()
+    options, epochs = preset(options, epochs)
     check_count("epochs", epochs)
-    if epochs <= options.steps:
+    least = options.steps + options.quantization_aware
+    if epochs < least:
         raise ValueError(
-            f"Each of {options.steps} pruning steps and int8 need an epoch: at least {options.steps + 1}. Received: "
+            f"Each of {options.steps} pruning steps and int8 need an epoch: at least {least}. Received: "
             f"epochs={epochs}. Train longer, or pass options=tfprune.CompressOptions(steps={max(1, epochs - 1)})."
         )
     check_model(model)
@@ -102,6 +111,12 @@ def compress(
     check_writable(target, overwrite=options.overwrite or ours)
     prepared = prepare(model, data, validation, options.seed)
     check_fit(model, prepared)
+    if options.teacher and (why := why_it_cannot_teach(model)):
+        warnings.warn(
+            f"The dense model does not teach, labels alone do: {why} CompressOptions(teacher=False) says so at once.",
+            stacklevel=2,
+        )
+        options = dataclasses.replace(options, teacher=False)
     warn_of_ranges(model, prepared)
     return _Pass(model, prepared, budget, epochs, options).run(target, folder.path)
 
@@ -121,8 +136,10 @@ class _Pass:
         settings = self._settings()
         with Run(folder, settings, restart=options.restart, display=display, how_to_restart=HOW_TO_RESTART) as run:
             files = Int8Files(run.path / "sizes", self._data, options.io_dtype, display)
-            macs, limits = self._plan(run, files)
-            phases, pruned, aware = self._train(run, self._steps(files).phases(profile(self._dense).macs, macs, limits))
+            chooser = Chooser(self._data.training, options.informed, options.repair, options.granularity())
+            macs, limits = self._plan(run, files, chooser)
+            steps = self._steps(files, chooser, run)
+            phases, pruned, aware = self._train(run, steps.phases(profile(self._dense).macs, macs, limits))
             display.begin("export and compare")
             written = write_file(aware, target, self._data.samples(self._dense), options.io_dtype, run)
             named = {"dense": self._dense, "pruned": pruned, "int8": target}
@@ -158,11 +175,11 @@ class _Pass:
             "metric": getattr(metric, "name", None) or getattr(metric, "__name__", None),
         }
 
-    def _plan(self, run: Run, files: Int8Files) -> tuple[int, dict[str, float]]:
+    def _plan(self, run: Run, files: Int8Files, chooser: Chooser) -> tuple[int, dict[str, float]]:
         """Find how far to prune, and what the dense model is worth, or take it from an earlier call."""
         if "macs" not in run.notes:
             run.display.say(f"Looking for a network within {self._budget.limits()}")
-            macs, limits = find_macs(self._dense, self._budget, files, self._options.granularity())
+            macs, limits = find_macs(self._dense, self._budget, files, chooser)
             run.display.say("Measuring the dense model on the validation data")
             score = self._validation.score(self._dense)
             if not np.isfinite(score):
@@ -170,19 +187,32 @@ class _Pass:
             run.note(macs=macs, limits=limits, score=score)
         return run.notes["macs"], run.notes["limits"]
 
-    def _steps(self, files: Int8Files) -> Steps:
-        return Steps(self._data, self._validation, files, self._epochs, self._rate, self._options)
+    def _steps(self, files: Int8Files, chooser: Chooser, run: Run) -> Steps:
+        return Steps(
+            self._data,
+            self._validation,
+            files,
+            chooser,
+            run,
+            teacher=self._dense if self._options.teacher else None,
+            epochs=self._epochs,
+            learning_rate=self._rate,
+            options=self._options,
+        )
 
     def _train(self, run: Run, phases: list[Phase]) -> tuple[list[PhaseReport], keras.Model, keras.Model]:
         """Return what each phase did, the pruned model, and the quantize-aware one."""
-        if len(phases) == 1:
+        if all(phase.name == QUANTIZE for phase in phases):
             run.display.say("The dense model is within the budget: nothing is pruned.")
         run.display.plan(len(phases) + 1, sum(phase.epochs for phase in phases))
-        pruned, dense = self._dense, run.notes["score"]
+        pruned = model = self._dense
+        dense = run.notes["score"]
         reports = [_phase_report("dense", {}, pruned, dense)]
         for phase, (record, model) in zip(phases, run.follow(phases, self._dense), strict=True):
             pruned = pruned if record.name == QUANTIZE else model
-            reports.append(_phase_report(record.name, phase.all_settings(), pruned, record.facts["score"]))
+            report = _phase_report(record.name, phase.all_settings(), pruned, record.facts["score"])
+            cut, repaired = (run.notes.get(f"{record.name} {when}") for when in ("cut", "repaired"))
+            reports.append(dataclasses.replace(report, cut=cut, repaired=repaired))
             run.display.say(f"    {reports[-1].macs:,} MACs, score {record.facts['score']:.4g} (dense {dense:.4g})")
         return reports, pruned, model
 

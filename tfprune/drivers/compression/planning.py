@@ -6,17 +6,18 @@ from pathlib import Path
 
 import keras
 
+from tfprune.drivers.compression.choosing import Chooser
 from tfprune.drivers.compression.data import Data
 from tfprune.drivers.display import Display
 from tfprune.exporting import ExportOptions, export
 from tfprune.exporting.inputs import Samples, input_specs
-from tfprune.granularity import Channel
 from tfprune.graph.profiling import profile
 from tfprune.measure import benchmark
 from tfprune.measure.entries import KerasEntry
 from tfprune.quantization import quantize_aware
 from tfprune.shrinking.budget import COUNTED, Budget, measure, search
 from tfprune.shrinking.one_shot import prune_channels
+from tfprune.shrinking.widths import Widths
 
 _RUNS = 100
 _MEASUREMENTS = 6
@@ -80,16 +81,14 @@ def latency_ratio(dense: Path, path: Path) -> float:
     return benchmark(dense, path, runs=_RUNS).files[1].ratio
 
 
-def find_macs(
-    model: keras.Model, budget: Budget, files: Int8Files, granularity: Channel | None = None
-) -> tuple[int, dict[str, float]]:
+def find_macs(model: keras.Model, budget: Budget, files: Int8Files, chooser: Chooser) -> tuple[int, dict[str, float]]:
     """Return how many operations a network may have to meet a budget, and the budget in absolute numbers.
 
     Args:
         model: The dense model.
         budget: The budget.
         files: To measure what cannot be counted.
-        granularity: Which numbers of channels may stay.
+        chooser: Chooses the channels of each network that is looked at.
 
     Returns:
         Multiply-accumulates, those of the dense model if it meets the budget; and the limits, that on latency as a
@@ -103,45 +102,50 @@ def find_macs(
     if (budget.file_bytes or 1) < 1:
         found["file_bytes"] = int(files.size(model))
     limits = budget.absolute(found)
-    counted = {name: max(1, limit) for name, limit in limits.items() if name in COUNTED}
+    counted = _counted(limits)
     macs = dense_macs
-    if counted:
-        macs = profile(prune_channels(model, budget=Budget(**counted), granularity=granularity)).macs
+    if counted and any(found[name] > limit for name, limit in counted.items()):
+        macs = profile(chooser.pruned(model, chooser.widths(model, Budget(**counted)))).macs
     if "file_bytes" in limits:
         limit = limits["file_bytes"]
-        macs = _search(model, macs, "file_bytes", limit, lambda small: _at_most(files.size(small)), granularity)
+        macs = _search(model, macs, "file_bytes", limit, lambda small: _at_most(files.size(small)), chooser)
     if "latency" in limits:
         limit = limits["latency"]
-        macs = _search(model, macs, "latency", limit, lambda small: files.latency(small, model), granularity)
+        macs = _search(model, macs, "latency", limit, lambda small: files.latency(small, model), chooser)
     return macs, limits
 
 
-def narrow(
-    model: keras.Model, macs: int, limits: dict[str, float], files: Int8Files, granularity: Channel | None = None
-) -> keras.Model:
-    """Prune a model to a number of operations, and further until its file is small enough.
+def narrow(model: keras.Model, macs: int, limits: dict[str, float], files: Int8Files, chooser: Chooser) -> Widths:
+    """Choose widths within a number of operations, and fewer until the file is small enough.
 
-    Which channels go depends on the weights, and how many of each layer a little too.
+    Which widths depends on the weights and the data, and so does a little what the file weighs.
 
     Args:
         model: The model.
         macs: Multiply-accumulates.
         limits: The budget; of it the weights and the size of the file are looked at.
         files: To weigh the file.
-        granularity: Which numbers of channels may stay.
+        chooser: Chooses the channels.
 
     Returns:
-        The pruned model.
+        The widths.
 
     Raises:
         ValueError: If that cannot be reached.
     """
-    weights = {name: limit for name, limit in limits.items() if name in COUNTED and name != "macs"}
+    counted = _counted(limits)
+    if counted == limits and counted:  # all that there is to meet: `macs` only says how many operations that leaves
+        return chooser.widths(model, Budget(**counted))
     while True:
-        small = prune_channels(model, budget=Budget(macs=macs, **weights), granularity=granularity)
+        widths = chooser.widths(model, Budget(**{**counted, "macs": macs}))
+        small = chooser.pruned(model, widths)
         if "file_bytes" not in limits or _at_most(files.size(small)) <= limits["file_bytes"]:
-            return small
+            return widths
         macs = int(0.99 * profile(small).macs)
+
+
+def _counted(limits: dict[str, float]) -> dict[str, float]:
+    return {name: max(1, limit) for name, limit in limits.items() if name in COUNTED}
 
 
 def _at_most(num_bytes: float) -> int:
@@ -155,21 +159,19 @@ def _search(
     name: str,
     limit: float,
     measured: Callable[[keras.Model], float],
-    granularity: Channel | None = None,
+    chooser: Chooser,
 ) -> int:
     """The most operations, up to `macs`, with which a measurement is within its limit: few of them, as each is slow."""
     dense = profile(model).macs
-    narrowest = profile(prune_channels(model, _NARROWEST, granularity=granularity)).macs
+    narrowest = profile(prune_channels(model, _NARROWEST, granularity=chooser.granularity)).macs
     reached: dict[int, int] = {}
     values: dict[int, float] = {}
 
     def load_of(more: int) -> float:
         count = narrowest + more
-        small = (
-            model
-            if count == dense
-            else prune_channels(model, budget=Budget(macs=max(1.0, count)), granularity=granularity)
-        )
+        small = model
+        if count < dense:
+            small = chooser.pruned(model, chooser.widths(model, Budget(macs=max(1.0, count))))
         reached[more] = count = profile(small).macs
         if count not in values:  # widths are whole numbers: near numbers of operations may be the same network
             values[count] = measured(small)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfprune.distillation import distill
 from tfprune.drivers.compression.data import Data, read
 from tfprune.graph import check_traceable, functional
 from tfprune.measure.entries import KerasEntry
@@ -83,6 +84,19 @@ def check_fit(model: keras.Model, data: Data) -> None:
             ) from error
         if not math.isfinite(loss):
             raise ValueError(f"The loss on the first samples is {loss}. Are the labels {y[:5].tolist()} right?")
+
+
+def why_it_cannot_teach(model: keras.Model) -> str:
+    """Return what keeps a model from teaching its own smaller copies; nothing if nothing does.
+
+    Args:
+        model: The dense model, compiled.
+    """
+    try:
+        distill(prune_channels(model, 0.0), model)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def warn_of_ranges(model: keras.Model, data: Data) -> None:
