@@ -11,6 +11,7 @@ from tfprune import Ranking
 from tfprune.callbacks import (
     FPGM,
     SET,
+    EarlyBird,
     FilterPruning,
     FreezeBatchNormalization,
     GraNet,
@@ -48,6 +49,7 @@ CALLBACKS = {
     "SparseStructureSelection": lambda: SparseStructureSelection(0.01),
     "LayerwiseDensity": lambda: LayerwiseDensity(),
     "FreezeBatchNormalization": lambda: FreezeBatchNormalization(1),
+    "EarlyBird": lambda: EarlyBird(0.5, threshold=1, window=2),
 }
 VALUES = [
     *(Ranking("structure", normalize="lamp"), BatchNormGamma(), GroupNorm(), Channel(min_channels=2, round_to=4)),
