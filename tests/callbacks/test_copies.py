@@ -9,6 +9,7 @@ import pytest
 
 from tfprune import Ranking
 from tfprune.callbacks import (
+    DSR,
     FPGM,
     SET,
     EarlyBird,
@@ -35,6 +36,7 @@ from tfprune.schedules import Constant, Cosine, Exponential, Function, Polynomia
 CALLBACKS = {
     "MagnitudePruning": lambda: MagnitudePruning(0.5, granularity=Block((2, 2))),
     "SET": lambda: SET(0.5),
+    "DSR": lambda: DSR(0.5, first_layer_dense=False),
     "RigL": lambda: RigL(0.5, drop=Cosine(0.3, frequency=5, end=9)),
     "GraNet": lambda: GraNet(0.5),
     "StaticSparsity": lambda: StaticSparsity(0.5),
