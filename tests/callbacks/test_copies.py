@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tempfile
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from tfprune.callbacks import (
     DSR,
     FPGM,
     SET,
+    CollectTickets,
     EarlyBird,
     FilterPruning,
     FreezeBatchNormalization,
@@ -51,6 +53,7 @@ CALLBACKS = {
     "SparseStructureSelection": lambda: SparseStructureSelection(0.01),
     "LayerwiseDensity": lambda: LayerwiseDensity(),
     "FreezeBatchNormalization": lambda: FreezeBatchNormalization(1),
+    "CollectTickets": lambda: CollectTickets(tempfile.mkdtemp(), cycle=1),
     "EarlyBird": lambda: EarlyBird(0.5, threshold=1, window=2),
 }
 VALUES = [
