@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from networks import compiled, images
 
-from tfprune.callbacks import SET, GraNet, MagnitudePruning, RigL, StaticSparsity
+from tfprune.callbacks import DSR, SET, GraNet, MagnitudePruning, RigL, StaticSparsity
 from tfprune.distributions import erdos_renyi_kernel, global_
 from tfprune.granularity import Block, NofM
 from tfprune.parts.kernels import kernels
@@ -147,6 +147,13 @@ ROWS = [
         updates=(2, 4, 6, 8, 10),
         gradients="after_update",
         seeded=False,
+    ),
+    Row(
+        "DSR",
+        lambda seed: DSR(0.5, drop=Constant(0.2, end=12, frequency=5), first_layer_dense=False, seed=seed),
+        always(0.5),
+        "total",
+        updates=(5, 10),
     ),
     Row("StaticSparsity", lambda seed: StaticSparsity(0.6, seed=seed), always(0.6), "erk", grows=False),
 ]

@@ -24,7 +24,7 @@ LEVELS = [
     ["criteria", "distributions", "files", "growth", "graph", "runtime"],
     ["rewriting", "data"],
     ["layers", "quantization", "statistics"],
-    ["parts", "reconstruction", "distillation"],
+    ["parts", "reconstruction", "distillation", "tickets"],
     ["shrinking", "exporting", "masking", "weight_pruning", "stripping"],
     ["callbacks"],
     ["measure"],

@@ -142,6 +142,24 @@ def test_exponential_goes_through_the_points_of_the_paper():
     assert [schedule.value(t) for t in (0, 20, 120, 820, 900)] == pytest.approx([0.1, 0.1, 0.4, 0.5, 0.5], abs=1e-5)
 
 
+@pytest.mark.parametrize(("initial", "final"), [(0.0, 0.3), (0.1, 0.4)])
+def test_exponential_is_the_curve_that_solves_the_equations_of_the_paper(initial, final):
+    """a exp(-k t) + b with a and b from the ends, and k found by halving so that the third point lies on it."""
+    epochs, low, high = 100, 1e-3, 10.0
+
+    def curve(k, t):
+        a = (initial - final) / (1 - math.exp(-k * epochs))
+        return a * math.exp(-k * t) + initial - a
+
+    for _ in range(80):
+        middle = (low + high) / 2
+        short = curve(middle, epochs / 8) < initial + 0.75 * (final - initial)
+        low, high = (middle, high) if short else (low, middle)
+    schedule = Exponential(final, initial=initial, end=epochs, unit="epochs", frequency=1)
+    found = [schedule.value(t) for t in range(epochs + 1)]
+    np.testing.assert_allclose(found, [curve(low, t) for t in range(epochs + 1)], atol=2e-5)
+
+
 def test_what_is_left_shrinks_by_the_same_factor():
     schedule = Exponential(0.8, end=100, rate=2.0)
     values = np.array([schedule.value(t) for t in range(101)])

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tempfile
 
 import keras
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 
 from tfprune import Ranking
 from tfprune.callbacks import (
+    DSR,
     FPGM,
     SET,
+    CollectTickets,
+    EarlyBird,
     FilterPruning,
     FreezeBatchNormalization,
     GraNet,
@@ -34,6 +38,7 @@ from tfprune.schedules import Constant, Cosine, Exponential, Function, Polynomia
 CALLBACKS = {
     "MagnitudePruning": lambda: MagnitudePruning(0.5, granularity=Block((2, 2))),
     "SET": lambda: SET(0.5),
+    "DSR": lambda: DSR(0.5, first_layer_dense=False),
     "RigL": lambda: RigL(0.5, drop=Cosine(0.3, frequency=5, end=9)),
     "GraNet": lambda: GraNet(0.5),
     "StaticSparsity": lambda: StaticSparsity(0.5),
@@ -48,6 +53,8 @@ CALLBACKS = {
     "SparseStructureSelection": lambda: SparseStructureSelection(0.01),
     "LayerwiseDensity": lambda: LayerwiseDensity(),
     "FreezeBatchNormalization": lambda: FreezeBatchNormalization(1),
+    "CollectTickets": lambda: CollectTickets(tempfile.mkdtemp(), cycle=1),
+    "EarlyBird": lambda: EarlyBird(0.5, threshold=1, window=2),
 }
 VALUES = [
     *(Ranking("structure", normalize="lamp"), BatchNormGamma(), GroupNorm(), Channel(min_channels=2, round_to=4)),

@@ -1,7 +1,10 @@
 """How much a channel carries, on the data that the network is for."""
 
+from typing import Literal
+
 import numpy as np
 
+from tfprune.common.checks import check_choice
 from tfprune.criteria.base import ChannelCriterion
 from tfprune.criteria.views import ChannelView
 
@@ -34,18 +37,30 @@ class MeanActivation(ChannelCriterion):
     Reference: Tan and Motani, DropNet: Reducing Neural Network Complexity via Iterative Pruning, ICML 2020,
     https://proceedings.mlr.press/v119/tan20a.html
 
+    Args:
+        drop: Which channels go first: the `"smallest"`, or the `"largest"`, the paper's control; their scores are
+            negative.
+
+    Raises:
+        ValueError: If `drop` is neither.
+
     Example:
 
     >>> view = ChannelView("hidden", 2, (), statistics={"activation_magnitude": np.array([0.5, 2.0])})
-    >>> MeanActivation().score(view)
-    array([0.5, 2. ])
+    >>> MeanActivation().score(view), MeanActivation(drop="largest").score(view)
+    (array([0.5, 2. ]), array([-0.5, -2. ]))
     """
 
     needs = ("activation_magnitude",)
 
+    def __init__(self, drop: Literal["smallest", "largest"] = "smallest") -> None:
+        check_choice("drop", drop, ("smallest", "largest"))
+        self.drop = drop
+
     def score(self, view: ChannelView) -> np.ndarray:
-        """Return the sizes, shape (channels,)."""
-        return np.asarray(view.statistics["activation_magnitude"], np.float64)
+        """Return the sizes, or minus the sizes, shape (channels,)."""
+        sizes = np.asarray(view.statistics["activation_magnitude"], np.float64)
+        return sizes if self.drop == "smallest" else -sizes
 
 
 class Fluctuation(ChannelCriterion):

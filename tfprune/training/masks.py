@@ -76,6 +76,24 @@ def apply_masks(model: keras.Model, masks: Masks, factor: float = 0.0) -> None:
         variable.assign(ops.where(mask, variable, left))
 
 
+def merge_masks(masks: Masks, others: Masks) -> None:
+    """Add masks to others: a weight lives where all of them let it.
+
+    Args:
+        masks: By variable path; changed.
+        others: By variable path.
+
+    Example:
+
+    >>> masks = {"kernel": np.array([True, True, False])}
+    >>> merge_masks(masks, {"kernel": np.array([True, False, True])})
+    >>> masks["kernel"]
+    array([ True, False, False])
+    """
+    for path, mask in others.items():
+        masks[path] = masks[path] & mask if path in masks else mask
+
+
 def record_masks(model: keras.Model, masks: Masks) -> None:
     """Prune weights for good: a masked weight becomes -0.0, and a living one that is zero +0.0; see `HeldMasks`.
 

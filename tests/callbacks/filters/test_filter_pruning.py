@@ -105,14 +105,12 @@ def test_training_that_goes_on_takes_up_the_schedule():
 
 
 def test_asymptotic_soft_filter_pruning_by_the_paper():
-    """The rate a exp(-k e) + b goes through P_min, three quarters of the way after an eighth of the epochs, and P."""
-    schedule = Exponential(0.5, unit="epochs", frequency=1)
-    model = compiled(open_chain((8, 16)), "sgd", run_eagerly=True)
-    widths, _ = fit(model, SoftFilterPruning(schedule), epochs=8)
-    assert widths.after[0] == [3, 6]  # 0.375
-    assert widths.after[1] == [3, 7]  # 0.46875
-    assert widths.after[-1] == [4, 8]
-    assert all(one <= other for one, other in zip(widths.after, widths.after[1:], strict=False))
+    """0.5 a exp(-k e) + b through (0, 0), three quarters of the way after an eighth of the epochs, and (8, 0.5)."""
+    rates = [0.375, 0.46875, 0.4922, 0.4980, 0.4995, 0.49988, 0.49997, 0.5]  # what is left shrinks to a quarter
+    model = compiled(open_chain((16, 64)), "sgd", run_eagerly=True)
+    widths, history = fit(model, SoftFilterPruning(Exponential(0.5, unit="epochs", frequency=1)), epochs=8)
+    assert widths.after == [[math.floor(16 * rate), math.floor(64 * rate)] for rate in rates]
+    assert [sum(each) for each in widths.after] == history["pruned_filters"]
 
 
 def test_gradual_fpgm_mixes_two_schedules():

@@ -21,7 +21,7 @@ from tfprune.parts.structures import Structure
 from tfprune.schedules import Schedule, ScheduleLike, as_schedule
 from tfprune.training.clock import Clock
 from tfprune.training.foreign_updates import ForeignUpdates
-from tfprune.training.masks import Masks, apply_masks, variables_by_path
+from tfprune.training.masks import Masks, apply_masks, merge_masks, variables_by_path
 from tfprune.training.optimizers import updating_optimizers
 from tfprune.training.step import Gradients, StepHook, Weight, averages_by_path
 
@@ -311,14 +311,3 @@ def add_to(gradients: Gradients, pulls: Iterable[tuple[keras.Variable, Any]]) ->
         for variable, pull in pulls
         if variable.path in gradients
     }
-
-
-def merge_masks(masks: Masks, others: Masks) -> None:
-    """Add masks to others: a weight lives where all of them let it.
-
-    Args:
-        masks: By variable path; changed.
-        others: By variable path.
-    """
-    for path, mask in others.items():
-        masks[path] = masks[path] & mask if path in masks else mask

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.callbacks.penalties.base import SparsityRegularization, merge_masks
+from tfprune.callbacks.penalties.base import SparsityRegularization
 from tfprune.graph import Analysis, ChannelGroup, analyse
-from tfprune.graph.exclude import resolve_exclude
-from tfprune.parts.gammas import Switched, describe_missing, not_trained, switched_channels
+from tfprune.parts.gamma_choice import masks_without, trained_switches
+from tfprune.parts.gammas import Switched
 from tfprune.parts.structures import Structure
 from tfprune.training.masks import Masks
 
@@ -44,13 +44,7 @@ class GammaRegularization(SparsityRegularization):
     def find_structures(self, groups: Sequence[ChannelGroup]) -> list[Structure]:
         """Find which channels are switched by gammas, or raise if none is."""
         self.analysis: Analysis = analyse(self.model, self.exclude)
-        excluded = resolve_exclude(self.model, self.exclude)
-        self.switched: list[Switched] = switched_channels(
-            self.analysis, lambda layer: excluded(layer) or not_trained(layer)
-        )
-        if not self.switched:
-            missing = describe_missing(self.model, self.analysis)
-            raise ValueError(f"{type(self).__name__} finds nothing to prune. {missing}\n{self.analysis.groups}")
+        self.switched: list[Switched] = trained_switches(self.model, self.analysis, self.exclude, type(self).__name__)
         return [each.structure for each in self.switched]
 
     @abstractmethod
@@ -79,11 +73,7 @@ class GammaRegularization(SparsityRegularization):
         Args:
             gone: For each of `switched`, one bool per channel, True for those that go.
         """
-        masks: Masks = {}
-        for each, channels in zip(self.switched, gone, strict=True):
-            if channels.any():
-                merge_masks(masks, each.carriers.masks(channels))
-        return masks
+        return masks_without(self.switched, gone)
 
     def dead_masks(self) -> Masks:
         """Return masks of all that makes and carries dead channels."""

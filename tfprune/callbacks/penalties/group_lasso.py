@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.callbacks.penalties.base import SparsityRegularization, add_to, merge_masks
+from tfprune.callbacks.penalties.base import SparsityRegularization, add_to
 from tfprune.common.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
 from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
@@ -17,7 +17,7 @@ from tfprune.parts.branches import vanishing_branches
 from tfprune.parts.channels import channel_masks, zero_channels
 from tfprune.parts.structures import Structure, coupled, multiples, of_group, of_member, scaled, wholes
 from tfprune.schedules import ScheduleLike
-from tfprune.training.masks import Masks
+from tfprune.training.masks import Masks, merge_masks
 from tfprune.training.proximal import group_factors
 from tfprune.training.step import Gradients, Weight
 

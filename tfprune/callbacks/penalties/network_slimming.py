@@ -11,8 +11,8 @@ from tfprune.callbacks.penalties.base import add_to
 from tfprune.callbacks.penalties.gammas import GammaRegularization
 from tfprune.callbacks.penalties.group_lasso import Update
 from tfprune.common.checks import check_choice, check_fraction
-from tfprune.granularity import floor_share, prune_lowest
 from tfprune.graph.exclude import Exclude
+from tfprune.parts.gamma_choice import check_any_goes, choose_lowest, mean_magnitudes
 from tfprune.parts.structures import multiples
 from tfprune.schedules import ScheduleLike
 from tfprune.training.masks import HeldMasks, Masks
@@ -48,7 +48,7 @@ class NetworkSlimming(GammaRegularization):
     Args:
         strength: How hard to pull: a number of at least 0, a function from the step to it, or a schedule.
             The paper: 1e-4 or 1e-5, with plain SGD.
-        ratio: The fraction of all channels to prune, in [0, 1).
+        ratio: The fraction of all channels to prune, in [0, 1). None to pull alone, and prune nothing.
         prune_at: After how many epochs to prune; half of them if left out, as the paper trains and fine-tunes for as
             long. Several numbers prune in rounds, and the ratio grows evenly from one to the next.
         update: `"subgradient"` as in the paper, or `"proximal"`: gammas move by learning rate * strength after the
@@ -79,7 +79,7 @@ class NetworkSlimming(GammaRegularization):
     def __init__(
         self,
         strength: ScheduleLike,
-        ratio: float,
+        ratio: float | None,
         *,
         prune_at: int | Sequence[int] | None = None,
         update: Update = "subgradient",
@@ -87,7 +87,7 @@ class NetworkSlimming(GammaRegularization):
         exclude: Exclude = None,
     ) -> None:
         super().__init__(strength, THRESHOLD, min_channels, exclude)
-        self.ratio = check_fraction("ratio", ratio)
+        self.ratio = None if ratio is None else check_fraction("ratio", ratio)
         self.prune_at = None if prune_at is None else _check_epochs(prune_at)
         check_choice("update", update, ("subgradient", "proximal"))
         self.update = update
@@ -95,7 +95,7 @@ class NetworkSlimming(GammaRegularization):
 
     def combine(self, magnitudes: np.ma.MaskedArray) -> np.ndarray:
         """Return the mean of |gamma| over the layers that a channel passes through."""
-        return magnitudes.mean(axis=0).data
+        return mean_magnitudes(magnitudes)
 
     def penalty(self) -> float:
         """Return the sum of |gamma|."""
@@ -129,26 +129,14 @@ class NetworkSlimming(GammaRegularization):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the gammas, and when to prune."""
         super().on_train_begin(logs)
-        epochs = self.params.get("epochs", 1)
-        self._rounds = self.prune_at or ((epochs + 1) // 2,)
-        total = sum(each.structure.size for each in self.switched)
-        if self._rounds[-1] > epochs:
-            raise ValueError(
-                f"prune_at={self._rounds[-1]} is after the end of this fit, which has {epochs} epochs. Prune earlier, "
-                "and leave epochs to recover."
-            )
-        if not floor_share(total, self.ratio):
-            raise ValueError(
-                f"At a ratio of {self.ratio:g} no channel would be pruned: gammas switch {total} channels, and counts "
-                f"are rounded down. Use a ratio of at least {1 / total:.3g}."
-            )
+        self._rounds = () if self.ratio is None else self._planned_rounds(self.ratio)
         self._gone = [np.zeros(each.structure.size, bool) for each in self.switched]
         self._done = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start in the first epoch; after the last pruning nothing pulls any more."""
         super().on_epoch_begin(epoch, logs)
-        if self._done == len(self._rounds):
+        if self._rounds and self._done == len(self._rounds):
             self._strength.stop()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -180,6 +168,18 @@ class NetworkSlimming(GammaRegularization):
         """Return masks of the channels that were pruned, whichever others have small gammas."""
         return self.masks_without(self._gone)
 
+    def _planned_rounds(self, ratio: float) -> tuple[int, ...]:
+        """After how many epochs to prune; a ValueError if that is never."""
+        epochs = self.params.get("epochs", 1)
+        rounds = self.prune_at or ((epochs + 1) // 2,)
+        if rounds[-1] > epochs:
+            raise ValueError(
+                f"prune_at={rounds[-1]} is after the end of this fit, which has {epochs} epochs. Prune earlier, "
+                "and leave epochs to recover."
+            )
+        check_any_goes(self.switched, ratio)
+        return rounds
+
     def _start(self, epoch: int) -> None:
         super()._start(epoch)
         self._gone = [each.zero() for each in self.switched]
@@ -190,27 +190,13 @@ class NetworkSlimming(GammaRegularization):
     def _prune_after(self, epochs: int) -> None:
         """Make up for the rounds that are due after so many epochs."""
         due = sum(time <= epochs for time in self._rounds)
-        if due > self._done:
+        if self.ratio is not None and due > self._done:
             self._done = due
             self._prune(self.ratio * due / len(self._rounds))
 
     def _prune(self, ratio: float) -> None:
         scores = [np.where(gone, -np.inf, s) for gone, s in zip(self._gone, self.scores(), strict=True)]
-        if np.isnan(np.concatenate(scores)).any():
-            raise ValueError(
-                f"Gammas of {self.model.name!r} are NaN, so channels have no rank. Lower the learning rate."
-            )
-        stay = [each.protected(s, self.min_channels) for each, s in zip(self.switched, scores, strict=True)]
-        ranked = np.concatenate([np.where(p & (s > -np.inf), np.inf, s) for p, s in zip(stay, scores, strict=True)])
-        wanted, possible = floor_share(len(ranked), ratio), int((ranked < np.inf).sum())
-        if wanted > possible:
-            warnings.warn(
-                f"A ratio of {ratio:g} asks for {wanted} of {len(ranked)} channels, but only {possible} can go: every "
-                f"layer keeps {self.min_channels}. Lower the ratio or min_channels.",
-                stacklevel=4,
-            )
-        keep = prune_lowest(ranked, max(min(wanted, possible), int((ranked == -np.inf).sum())))
-        self._gone = [~part for part in np.split(keep, np.cumsum([len(s) for s in scores])[:-1])]
+        self._gone = choose_lowest(self.switched, scores, ratio, self.min_channels, stacklevel=4)
         self._hold()
 
     def _hold(self) -> None:

@@ -1,6 +1,7 @@
 """Callbacks that prune single weights and hold them at zero."""
 
 from tfprune.callbacks.weights.base import SparseTraining
+from tfprune.callbacks.weights.dsr import DSR
 from tfprune.callbacks.weights.granet import GraNet
 from tfprune.callbacks.weights.magnitude_pruning import MagnitudePruning
 from tfprune.callbacks.weights.rigl import RigL
@@ -8,6 +9,7 @@ from tfprune.callbacks.weights.set import SET
 from tfprune.callbacks.weights.static_sparsity import StaticSparsity
 
 __all__ = [
+    "DSR",
     "SET",
     "GraNet",
     "MagnitudePruning",
