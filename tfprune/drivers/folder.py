@@ -136,7 +136,8 @@ class Folder:
 
     def forget(self, name: str) -> None:
         """Delete the model of a finished phase, of which facts and logs stay."""
-        self._update(phases={**self._state["phases"], name: {**self._state["phases"][name], "forgotten": True}})
+        if not self.forgotten(name):
+            self._update(phases={**self._state["phases"], name: {**self._state["phases"][name], "forgotten": True}})
         self._model_path(name).unlink(missing_ok=True)
 
     def forgotten(self, name: str) -> bool:

@@ -189,7 +189,7 @@ class Fit(Training):
         within = self.first_step % per_epoch or last % per_epoch
         if within and (isinstance(self.data, keras.utils.PyDataset) or "steps_per_epoch" in self.arguments):
             raise ValueError(
-                f"Only arrays and a tf.data.Dataset can be gone on with within an epoch. Of a keras.utils.PyDataset, or "
+                f"Only of arrays and a tf.data.Dataset can a part of an epoch be taken. Of a keras.utils.PyDataset, or "
                 f"with steps_per_epoch, take a multiple of the {per_epoch} steps of an epoch."
             )
 

@@ -14,7 +14,7 @@ from tfprune.data.fingerprints import model_fingerprint
 from tfprune.drivers.compression.data import Data, prepare
 from tfprune.drivers.compression.validation import Validation
 from tfprune.drivers.display import Display
-from tfprune.drivers.fingerprints import data_fingerprint
+from tfprune.drivers.iterating.channels import ChannelPruner
 from tfprune.drivers.iterating.iterate_options import IterateOptions
 from tfprune.drivers.iterating.iteration_report import Iteration, IterationReport, RoundReport
 from tfprune.drivers.iterating.policies import InitialWeights, Policy
@@ -130,7 +130,6 @@ class _Call:
                 self.rewind,
                 self.trainings,
                 validation,
-                self.trainings.data,
                 options.seed,
                 State.of(self.copy),
                 sized=self.stop.budget is not None,
@@ -216,7 +215,7 @@ class _Call:
     def _settings(self) -> dict[str, Any]:
         """What the result depends on."""
         compiled = self.model.compiled
-        optimizer = self.model.optimizer.get_config() if compiled else None
+        optimizer = _nameless(self.model.optimizer.get_config()) if compiled else None
         data = {"data": None} if self.data is None else self.data.fingerprint()
         metric = self.options.metric
         return {
@@ -260,6 +259,13 @@ class _Call:
         return Ticket(self.pruner.masks(steps.choices[row.name]), steps.ticket_weights(), origin)
 
 
+def _nameless(config: Any) -> Any:
+    """A config without names, which Keras counts up from call to call."""
+    if isinstance(config, dict):
+        return {name: _nameless(value) for name, value in config.items() if name != "name"}
+    return config
+
+
 @contextlib.contextmanager
 def _folder(options: IterateOptions) -> Iterator[Path]:
     """The folder to work in."""
@@ -297,7 +303,15 @@ def _prepared(model: keras.Model, data: Any, train: Any, stop: Stop, options: It
 
 
 def _pruner(model: keras.Model, copy: keras.Model, prune: Any, data: Any, stop: Stop) -> Pruner:
-    return WeightPruner(model, copy, prune, data)
+    if isinstance(prune, PruneWeights):
+        if stop.budget is not None:
+            raise ValueError("A budget is met by removing channels. Pass prune=PruneChannels(), or Stop(sparsity=...).")
+        return WeightPruner(model, copy, prune, data)
+    if stop.sparsity is not None:
+        raise ValueError(
+            "A sparsity is of single weights. With PruneChannels pass Stop(budget=...) or Stop(rounds=...)."
+        )
+    return ChannelPruner(model, copy, prune, data)
 
 
 def _check_rules(stop: Stop, rewind: Policy, data: Data | None) -> None:

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfprune.drivers.iterating.states import State, optimizer_variables
+from tfprune.drivers.iterating.states import RATE, State
 from tfprune.rewriting.compiling import compile_like
 
 
@@ -17,15 +17,10 @@ def make_constant(model: keras.Model, learning_rate: float, state: State) -> Sta
     Returns:
         The state, with the rate in it.
     """
-    had_variable = any(each.name == "learning_rate" for each in optimizer_variables(model))
     compile_like(model, model, learning_rate=learning_rate)
-    values = iter(state.optimizer)
-    found = []
-    for each in optimizer_variables(model):
-        rate = each.name == "learning_rate"
-        value = next(values) if not rate or had_variable else None
-        found.append(each.numpy() if rate or value is None else value)
-    return State(state.weights, tuple(found))
+    new = State.of(model).optimizer
+    rates = {name: value for name, value in new.items() if name.split("#")[0] == RATE}
+    return State(state.weights, {**state.optimizer, **rates})
 
 
 def last_rate(model: keras.Model, num_steps: int) -> float:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -49,13 +48,12 @@ class Pruner(ABC):
         """Return the choice with which all is left."""
 
     @abstractmethod
-    def choose(self, model: keras.Model, choice: Choice, data: Any) -> Choice:
+    def choose(self, model: keras.Model, choice: Choice) -> Choice:
         """Return what is left after one more round.
 
         Args:
             model: The trained model of the round before.
             choice: What it has left.
-            data: What it was trained on; None if there is none.
         """
 
     @abstractmethod

@@ -92,6 +92,6 @@ def _check_held(model: keras.Model, masks: Masks) -> None:
     if any(moved.values()):
         found = {path: count for path, count in moved.items() if count}
         raise ValueError(
-            f"The function `train` moved pruned weights: {found}. Train with model.optimizer, which leaves them, or call "
-            "tfprune.masking.apply_masks(model, round.masks) after every step."
+            f"The function `train` moved pruned weights: {found}. Train with model.optimizer, which leaves them, or "
+            "call tfprune.masking.apply_masks(model, round.masks) after every step."
         )

@@ -1,4 +1,4 @@
-"""Of which phases `iterate` is made: the training to the point of rewinding, the dense one, and a round after another."""
+"""Of which phases `iterate` is made: training to the point of rewinding, the dense training, and the rounds."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +41,6 @@ class Steps:
         policy: What comes back.
         trainings: How each phase trains.
         validation: What is measured on; None if nothing is.
-        data: What is trained on.
         seed: For everything random.
         initial: The state that training begins with.
         sized: Whether the sizes of models are to be known.
@@ -55,7 +54,6 @@ class Steps:
     policy: Policy
     trainings: Trainings
     validation: Validation | None
-    data: Any
     seed: int
     initial: State
     sized: bool = False
@@ -64,9 +62,9 @@ class Steps:
 
     def __post_init__(self) -> None:
         self.saved = self.initial
-        self._files = KeptChoices(self.run.path / "left")
         self._form = self.pruner.whole()
         """What the model at hand has left."""
+        self._files = KeptChoices(self.run.path / "left", self._form)
 
     def train_dense(self) -> keras.Model:
         """Train to the point of rewinding, keep its state, and train to the end."""
@@ -94,7 +92,7 @@ class Steps:
         def prepare(model: keras.Model) -> keras.Model:
             choice = self._files.find(name)
             if choice is None:
-                choice = self.pruner.choose(model, self.choices[before], self.data)
+                choice = self.pruner.choose(model, self.choices[before])
                 self._files.keep(name, choice)
             self.choices[name] = choice
             return self._began(model, choice, number)
@@ -168,7 +166,7 @@ class Steps:
         return model
 
     def _given(self, model: keras.Model, choice: Choice, weights: State, slots: State, place: State) -> keras.Model:
-        joined(weights, slots, place, model).give(model)
+        joined(weights, slots, place).give(model)
         self.pruner.mark(model, choice)
         return model
 

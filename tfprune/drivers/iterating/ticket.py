@@ -86,7 +86,8 @@ class Ticket:
         arrays: dict[str, Any] = {f"mask_{number}": mask for number, mask in enumerate(self.masks.values())}
         arrays |= {f"weight_{number}": weight for number, weight in enumerate(self.weights.values())}
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays, **{_INDEX: np.array(json.dumps(names))})
+        arrays[_INDEX] = np.array(json.dumps(names))
+        np.savez_compressed(content, **arrays)
         return write_atomically(path, content.getvalue())
 
     @classmethod

@@ -59,7 +59,7 @@ class Trainings:
                 )
             return
         check_count("train", self.train)
-        self.dense()  # refuses arguments of fit
+        self._fit(self.train)  # refuses arguments of fit
         total, point = self.train * self._per_epoch(), self._point()
         if point >= total:
             unit = "step" if self.policy.counts_steps else "epoch"
@@ -67,6 +67,7 @@ class Trainings:
                 f"{self.policy} goes back to a state that is never saved: the training has {self.train} epochs, "
                 f"{total} steps. Name an earlier {unit}."
             )
+        self.dense()  # refuses a point within an epoch where that cannot be
         if self.policy.goes_on and rate is None and last_rate(model, total) <= 0:
             raise ValueError(
                 f"The schedule of the learning rate ends at {last_rate(model, total):g}, at which nothing is trained "

@@ -1,8 +1,7 @@
 """Single weights: which go in a round, exactly how many, and what holds them at zero."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from fractions import Fraction
-from numbers import Real
 from typing import Any
 
 import keras
@@ -17,7 +16,7 @@ from tfprune.drivers.iterating.what import PruneWeights, check_part
 from tfprune.granularity import floor_share
 from tfprune.graph.exclude import resolve_overrides
 from tfprune.parts import weight_choice
-from tfprune.parts.kernels import Kernel, kernels
+from tfprune.parts.kernels import kernels
 from tfprune.parts.lazy_arrays import LazyArrays
 from tfprune.parts.weight_choice import scores_of
 from tfprune.training.masks import Masks, record_masks
@@ -53,7 +52,7 @@ class WeightPruner(Pruner):
         """Return the choice with which all is left."""
         return {name: np.ones(tuple(kernel.variable.shape), bool) for name, kernel in self._kernels.items()}
 
-    def choose(self, model: keras.Model, choice: Choice, data: Any) -> Choice:
+    def choose(self, model: keras.Model, choice: Choice) -> Choice:
         """Take the lowest scores of what is left."""
         weights = LazyArrays(self._kernels, lambda name: self._kernels[name].variable.numpy())
         scores = scores_of(self._criterion, weights, choice, self._measure())
@@ -117,8 +116,9 @@ def _exact(count: int, size: int) -> Any:
 def _fractions(model: keras.Model, prune: PruneWeights) -> dict[str, float]:
     """The fraction of each kernel that is pruned, by name."""
     found = kernels(model, prune.exclude)
-    if isinstance(prune.fraction, Real):
-        return {kernel.name: float(prune.fraction) for kernel in found if not kernel.depthwise}
+    if not (isinstance(prune.fraction, Mapping) or callable(prune.fraction)):
+        every = check_part("fraction", prune.fraction)
+        return {kernel.name: every for kernel in found if not kernel.depthwise}
     own = resolve_overrides(model, prune.fraction, [kernel.variable for kernel in found], "fraction")
     pairs = [(kernel, fraction) for kernel, fraction in zip(found, own, strict=True) if fraction is not None]
     return {kernel.name: check_part(f"fraction of {kernel.name!r}", fraction) for kernel, fraction in pairs}
