@@ -4,6 +4,20 @@ from tfprune import callbacks, layers
 from tfprune.common.moved import keep_old_paths
 from tfprune.distillation import distill
 from tfprune.drivers.compression import CompressOptions, compress
+from tfprune.drivers.iterating import (
+    FineTune,
+    InitialWeights,
+    InitialWeightsAtEnd,
+    IterateOptions,
+    PruneChannels,
+    PruneWeights,
+    Reinitialize,
+    Rewind,
+    RewindLearningRate,
+    Stop,
+    Ticket,
+    iterate,
+)
 from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
@@ -31,10 +45,21 @@ __all__ = [
     "ExportMismatchError",
     "ExportOptions",
     "ExportReport",
+    "FineTune",
     "ImageMetadata",
+    "InitialWeights",
+    "InitialWeightsAtEnd",
+    "IterateOptions",
+    "PruneChannels",
+    "PruneWeights",
     "Ranking",
     "ReconstructionReport",
+    "Reinitialize",
+    "Rewind",
+    "RewindLearningRate",
     "Rounds",
+    "Stop",
+    "Ticket",
     "Widths",
     "benchmark",
     "callbacks",
@@ -44,6 +69,7 @@ __all__ = [
     "compress",
     "distill",
     "export",
+    "iterate",
     "layers",
     "layerwise_density",
     "profile",

@@ -36,6 +36,36 @@ class ShuffledBatches(keras.utils.PyDataset):
         return found
 
 
+class _Window(keras.utils.PyDataset):
+    """Some batches, one after the other, of an epoch of others."""
+
+    def __init__(self, batches: ShuffledBatches, first: int, last: int) -> None:
+        super().__init__()
+        self._batches, self._first, self._last = batches, first, last
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self._batches[self._first + index]
+
+
+def window(batches: ShuffledBatches | tf.data.Dataset, first: int, last: int) -> Any:
+    """Return a part of an epoch.
+
+    Args:
+        batches: All batches of an epoch.
+        first: The first batch of the part, counted from 0.
+        last: The first batch behind it.
+
+    Returns:
+        A dataset of `last - first` batches.
+    """
+    if isinstance(batches, ShuffledBatches):
+        return _Window(batches, first, last)
+    return batches.skip(first).take(last - first)
+
+
 def packed(batch: Batch) -> tuple[Any, ...]:
     """Return `(x, y)` or `(x, y, sample_weight)`."""
     return tuple(batch) if batch.sample_weight is not None else tuple(batch[:2])

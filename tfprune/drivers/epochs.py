@@ -97,10 +97,10 @@ class Backup(keras.callbacks.Callback):
         (folder / _BACKUP.format(epoch)).unlink(missing_ok=True)
 
 
-def restore(model: keras.Model, folder: Path) -> History:
-    """Load the last backup, and return the logs of the epochs behind it."""
+def restore(model: keras.Model, folder: Path, first: int = 0) -> History:
+    """Load the last backup, and return the logs of the epochs behind it, from the first that is trained."""
     done = max((int(path.name.split("-")[1].split(".")[0]) for path in folder.glob(_BACKUP.format("*"))), default=0)
     if not done:
         return []
     model.load_weights(folder / _BACKUP.format(done))
-    return read_history(folder)[:done]
+    return read_history(folder)[: done - first]

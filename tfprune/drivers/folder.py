@@ -134,6 +134,16 @@ class Folder:
         self._update(phases={**self._state["phases"], name: done})
         shutil.rmtree(self.backups(name), ignore_errors=True)
 
+    def forget(self, name: str) -> None:
+        """Delete the model of a finished phase, of which facts and logs stay."""
+        if not self.forgotten(name):
+            self._update(phases={**self._state["phases"], name: {**self._state["phases"][name], "forgotten": True}})
+        self._model_path(name).unlink(missing_ok=True)
+
+    def forgotten(self, name: str) -> bool:
+        """Return whether the model of a phase was deleted."""
+        return bool(self._state["phases"][name].get("forgotten"))
+
     def backups(self, name: str) -> Path:
         """Return where the backups of a phase go."""
         return self.path / f"backup-{name}"

@@ -42,6 +42,11 @@ class Training(ABC):
     epochs: int
     """How many at most; 0 where there is no such number."""
 
+    @property
+    def num_epochs(self) -> int:
+        """How many of them this phase trains."""
+        return self.epochs
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return what the result depends on, as plain values."""
@@ -107,7 +112,7 @@ class Phase:
     @property
     def epochs(self) -> int:
         """How many epochs it trains, at most."""
-        return self.training.epochs if self.training else 0
+        return self.training.num_epochs if self.training else 0
 
     def all_settings(self) -> dict[str, Any]:
         """Return what its result depends on, beside the model that it begins with."""

@@ -93,6 +93,26 @@ class Run:
         """Keep plain values that cost something to find."""
         self._folder.note(**entries)
 
+    def load(self, name: str, model: keras.Model) -> None:
+        """Give a model of the same form the weights and the optimizer that a finished phase has left.
+
+        Args:
+            name: A phase of this run that is not forgotten.
+            model: The model.
+        """
+        self._folder.load(name, model)
+
+    def forget(self, name: str) -> None:
+        """Delete the model that a phase has left, which no later one needs; what is known of the phase stays.
+
+        A process that goes on takes the phase as done, without its model: the next phase is given the model that it
+        would have been given, and has to do without what this one trained.
+
+        Args:
+            name: A finished phase of this run.
+        """
+        self._folder.forget(name)
+
     def follow(self, phases: Iterable[Phase], model: keras.Model) -> Iterator[tuple[Record, keras.Model]]:
         """Do one phase after the other, and yield what is known of each and its model.
 
@@ -130,8 +150,12 @@ class Run:
         """
         self._check(len(self.records), phase, [])
         self._folder.begin(len(self.records), phase.name, plain(phase.all_settings()))
-        model = self._prepare(phase, model)
         found = self._folder.finished(phase.name)
+        if found is not None and self._folder.forgotten(phase.name):
+            self.display.skip(phase.announcement(), phase.epochs)
+            self.records.append(Record(phase.name, *found))
+            return model
+        model = self._prepare(phase, model)
         if found is None:
             self.display.begin(phase.announcement(), phase.epochs)
             found = self._train(phase, model)

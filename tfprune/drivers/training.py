@@ -1,7 +1,7 @@
 """How a phase trains: by `fit` with a backup after each epoch, or by a function of the user's own."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfprune.common.checks import check_count
 from tfprune.data.fingerprints import model_fingerprint
 from tfprune.distillation import distill
-from tfprune.drivers.batches import ShuffledBatches, num_batches
+from tfprune.drivers.batches import ShuffledBatches, num_batches, window
 from tfprune.drivers.display import EpochLines
 from tfprune.drivers.epochs import Backup, Seeds, StopAtNaN, restore
 from tfprune.drivers.fingerprints import data_fingerprint
@@ -46,6 +46,9 @@ class Fit(Training):
         backups: Whether a backup is kept after each epoch; without, a phase that is cut off begins again.
         teacher: A model by whose answers the phase's model learns, beside labels; see `tfprune.distill`. It starts with
             a new optimizer, so there has to be a learning rate.
+        first_step: With which batch it begins, counted from the first of epoch 0: to go on with the rest of a training
+            whose state is that before this batch.
+        last_step: The first batch that it leaves out; None to train to the end of the last epoch.
 
     Example:
 
@@ -65,6 +68,8 @@ class Fit(Training):
     arguments: Mapping[str, Any] = field(default_factory=dict)
     backups: bool = True
     teacher: keras.Model | None = None
+    first_step: int = 0
+    last_step: int | None = None
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
@@ -85,6 +90,12 @@ class Fit(Training):
                 "The length of the data is not known or endless, so no learning rate can be planned. Pass "
                 "steps_per_epoch in arguments, or a schedule as learning_rate."
             )
+        self._check_span()
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs it trains, those of which only a part is wanted among them."""
+        return self._last_epoch() - self._first_epoch()
 
     def settings(self) -> dict[str, Any]:
         """Return what the result depends on, but for the data and what functions do."""
@@ -93,13 +104,16 @@ class Fit(Training):
             rate = keras.optimizers.schedules.serialize(rate)
         callbacks = [type(callback).__name__ for callback in self.callbacks()]
         named = {name: _plain_or_fingerprint(value) for name, value in self.arguments.items()}
-        taught = {} if self.teacher is None else {"teacher": model_fingerprint(self.teacher)}
-        return {"epochs": self.epochs, "learning_rate": rate, "callbacks": callbacks, **named, **taught}
+        span = {"first_step": self.first_step, "last_step": self.last_step}
+        rest: dict[str, Any] = {name: step for name, step in span.items() if step}
+        if self.teacher is not None:
+            rest["teacher"] = model_fingerprint(self.teacher)
+        return {"epochs": self.epochs, "learning_rate": rate, "callbacks": callbacks, **named, **rest}
 
     def summary(self) -> str:
         """Return for how long, and from which rate."""
         rate = f", learning rate: {self.learning_rate:.2g}" if isinstance(self.learning_rate, int | float) else ""
-        return f"epochs: {self.epochs}{rate}"
+        return f"epochs: {self.num_epochs}{rate}"
 
     def start(self, model: keras.Model) -> None:
         """Give a model a new optimizer with the learning rate, if there is one."""
@@ -127,32 +141,78 @@ class Fit(Training):
         if self.teacher is not None:
             model = distill(model, self.teacher)  # it holds the same weights
             model.optimizer.build(model.trainable_variables)  # a backup has its slots
-        history = restore(model, desk.backups)
+        first = self._first_epoch()
+        history = restore(model, desk.backups, first)
         desk.display.epochs_skipped(len(history))
         source = self.data
         if isinstance(source, tuple):
             source = ShuffledBatches(source, self._batch_size(), desk.seed)
-        keep = Backup(history, self.epochs, self.stop, desk.backups if self.backups else None)
-        # What stops must come before what keeps; and what the user's callbacks do at the end of an epoch is kept too.
-        callbacks = [
-            Seeds(desk.seed, source),
-            StopAtNaN(desk),
-            *self.callbacks(),
-            keep,
-            EpochLines(desk.display, self.epochs),
-        ]
         # Keras shuffles the batches of a PyDataset. Ours are shuffled already, and so is a tf.data.Dataset, or never.
         given = {**self.arguments, "shuffle": source is self.data and isinstance(source, keras.utils.PyDataset)}
         given.pop("batch_size", None)
-        span = {"epochs": self.epochs, "initial_epoch": len(history)}
-        model.fit(source, **given, **span, callbacks=callbacks, verbose=desk.display.verbose)
+        for part, begin, end in self._parts(source, first + len(history)):
+            keep = Backup(history, self._last_epoch(), self.stop, desk.backups if self.backups else None)
+            # What stops must come before what keeps; and what users' callbacks do at the end of an epoch is kept too.
+            callbacks = [
+                Seeds(desk.seed, source),
+                StopAtNaN(desk),
+                *self.callbacks(),
+                keep,
+                EpochLines(desk.display, self.epochs),
+            ]
+            span = {"epochs": end, "initial_epoch": begin}
+            model.fit(part, **given, **span, callbacks=callbacks, verbose=desk.display.verbose)
+            if model.stop_training:
+                break
         return history
+
+    def _parts(self, source: Any, begin: int) -> Iterator[tuple[Any, int, int]]:
+        """What to fit on, from which epoch to which: an epoch of which only some batches are wanted stands alone."""
+        per_epoch, last = self._num_steps_of_epoch() or 0, self._last_epoch()
+        while begin < last:
+            first_step = max(self.first_step - begin * per_epoch, 0)
+            end_step = per_epoch if self.last_step is None else min(self.last_step - begin * per_epoch, per_epoch)
+            if first_step or end_step < per_epoch:
+                yield window(source, first_step, end_step), begin, begin + 1
+                begin += 1
+            else:
+                end = last if self.last_step is None else self.last_step // per_epoch
+                yield source, begin, end
+                begin = end
+
+    def _first_epoch(self) -> int:
+        return self.first_step // (self._num_steps_of_epoch() or 1)
+
+    def _last_epoch(self) -> int:
+        return self.epochs if self.last_step is None else -(-self.last_step // (self._num_steps_of_epoch() or 1))
+
+    def _check_span(self) -> None:
+        if not self.first_step and self.last_step is None:
+            return
+        per_epoch, total = self._num_steps_of_epoch(), self._num_steps()
+        if per_epoch is None or total is None:
+            raise ValueError("The length of the data is not known, so a training cannot begin or end at a step of it.")
+        last = total if self.last_step is None else self.last_step
+        if not 0 <= self.first_step < last <= total:
+            raise ValueError(
+                f"Steps {self.first_step} to {last} are no part of a training of {total} steps: {self.epochs} epochs "
+                f"of {per_epoch} batches."
+            )
+        within = self.first_step % per_epoch or last % per_epoch
+        if within and (isinstance(self.data, keras.utils.PyDataset) or "steps_per_epoch" in self.arguments):
+            raise ValueError(
+                f"Only of arrays and a tf.data.Dataset can a part of an epoch be taken. Of a keras.utils.PyDataset, or "
+                f"with steps_per_epoch, take a multiple of the {per_epoch} steps of an epoch."
+            )
 
     def _batch_size(self) -> int:
         return int(self.arguments.get("batch_size") or _BATCH_SIZE)
 
+    def _num_steps_of_epoch(self) -> int | None:
+        return self.arguments.get("steps_per_epoch") or num_batches(self.data, self._batch_size())
+
     def _num_steps(self) -> int | None:
-        per_epoch = self.arguments.get("steps_per_epoch") or num_batches(self.data, self._batch_size())
+        per_epoch = self._num_steps_of_epoch()
         return None if per_epoch is None else per_epoch * self.epochs
 
 
