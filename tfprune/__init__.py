@@ -1,7 +1,7 @@
 """Prune Keras 3 models during `fit`, shrink them, and ship a checked `.tflite`."""
 
 from tfprune import callbacks, layers
-from tfprune.clustering import cluster
+from tfprune.clustering import cluster, cluster_aware
 from tfprune.common.moved import keep_old_paths
 from tfprune.drivers.compression import CompressOptions, compress
 from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
@@ -40,6 +40,7 @@ __all__ = [
     "channel_groups",
     "choose_widths",
     "cluster",
+    "cluster_aware",
     "compare",
     "compress",
     "export",
