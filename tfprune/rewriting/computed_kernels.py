@@ -20,7 +20,8 @@ class ComputedKernels(keras.layers.Wrapper):
     Args:
         layer: The layer, of any class, with any arguments.
         positions: Which of `layer.variables` are replaced, each by its position.
-        makers: For each of them the layer that makes the kernel, of the same shape and dtype float32, from it.
+        makers: For each of them the layer that makes the kernel, of the same shape and dtype float32, from it. If what
+            it makes has few values, its `channel_axes` say along which axes positions do not share them.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
