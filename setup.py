@@ -21,6 +21,7 @@ TEST = [
     "pytest-xdist>=3",
     "hypothesis>=6.100",
     "scipy>=1.11",
+    "scikit-learn>=1.4",
     "build>=1.2",
     "setuptools>=77",
     "ruff>=0.8",

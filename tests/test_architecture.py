@@ -21,10 +21,10 @@ ROOT = PACKAGE.parent
 LEVELS = [
     ["common"],
     ["granularity", "schedules", "training", "tflite"],
-    ["criteria", "distributions", "files", "growth", "graph", "runtime"],
+    ["coding", "criteria", "distributions", "files", "growth", "graph", "runtime"],
     ["rewriting", "data"],
     ["layers", "quantization", "statistics"],
-    ["parts", "reconstruction", "distillation", "tickets"],
+    ["clustering", "parts", "reconstruction", "distillation", "tickets"],
     ["shrinking", "exporting", "masking", "weight_pruning", "stripping"],
     ["callbacks"],
     ["measure"],

@@ -1,6 +1,7 @@
 """Prune Keras 3 models during `fit`, shrink them, and ship a checked `.tflite`."""
 
 from tfprune import callbacks, layers
+from tfprune.clustering import cluster, cluster_aware
 from tfprune.common.moved import keep_old_paths
 from tfprune.distillation import distill
 from tfprune.drivers.compression import CompressOptions, compress
@@ -65,6 +66,8 @@ __all__ = [
     "callbacks",
     "channel_groups",
     "choose_widths",
+    "cluster",
+    "cluster_aware",
     "compare",
     "compress",
     "distill",

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfprune.clustering import is_cluster_aware, strip_clusters
 from tfprune.common.files import check_writable, gzip_size, write_atomically
 from tfprune.exporting.calibration import check_ranges, gather_samples, spread
 from tfprune.exporting.convert import float32_twin, to_tflite, uses_half_precision
@@ -55,7 +56,7 @@ def export(
     and makes only the file smaller (they need `pip install "tfprune[weight-only]"`).
 
     A model from `quantize_aware` takes `"int8"` alone. Its ranges were learned in training, so it needs no
-    calibration, and the file computes what the model does.
+    calibration, and the file computes what the model does. Of one from `cluster_aware` the plain model is written.
 
     Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018.
@@ -102,6 +103,7 @@ def export(
     aware = isinstance(model, keras.Model) and is_quantize_aware(model)
     asked, io_dtype = io_dtype, check_arguments(quantize, calibration, io_dtype, options, aware)
     model = check_model(model)
+    model = strip_clusters(model) if is_cluster_aware(model) else model
     target = check_writable(path, ".tflite", overwrite)
     check_exportable(model, quantize)
     if options.sparse:

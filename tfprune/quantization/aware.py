@@ -18,6 +18,7 @@ from tfprune.quantization.flattening import flattened
 from tfprune.quantization.int8_rules import Kind, Rule
 from tfprune.quantization.normalization import folded_weights
 from tfprune.quantization.placement import Operators, Placement, Site, place
+from tfprune.rewriting.computed_kernels import ComputedKernels
 from tfprune.rewriting.engine import Rewriter
 
 Normalization = Literal["train", "freeze", "fold"]
@@ -53,7 +54,8 @@ def quantize_aware(
             wrapper or custom layer stands for all layers inside it.
         batch_normalization: What becomes of a BatchNormalization behind a layer with a kernel: `"train"` leaves it as
             it is, `"freeze"` fixes its statistics and weights, `"fold"` puts it into the weights before. Behind
-            `Dense`, which has one scale only, it is always folded.
+            `Dense`, which has one scale only, it is always folded. Into weights that share values (`cluster_aware`) it
+            is never folded: it is frozen, or an operator of its own.
         keep_zeros: Whether weights that are zero, as pruning leaves them, stay zero. A kernel of zeros alone trains.
         momentum: The weight of the past in the moving averages of the ranges.
 
@@ -176,7 +178,8 @@ class _Quantizer(Rewriter):
                 continue
             per_channel = all(self.rules[node.key].channel_axes.values())
             once = operators.times[id(node.operation)] == operators.times[id(normalization.operation)] == 1
-            if not per_channel or (mode == "fold" and once):
+            folds = mode == "fold" and once and not self.rules[node.key].is_computed
+            if not per_channel or folds:
                 self.folded[node.key] = normalization
                 continue
             if once:  # what two layers hold would be two layers in a file
@@ -268,6 +271,9 @@ class _Quantizer(Rewriter):
             copy = self.copies.new(layer, weights, use_bias=True, name=layer.name)
         else:
             copy = self._inner(node)
+        maker = None
+        if isinstance(copy, ComputedKernels):
+            copy, maker, layer = copy.layer, copy.makers[0], layer.layer
         joined = self.joined.get(node.key)
         zeros = [np.mean(keras.ops.convert_to_numpy(getattr(layer, name)) == 0) for name in rule.channel_axes]
         return QuantizeWeights(
@@ -275,6 +281,8 @@ class _Quantizer(Rewriter):
             rule.channel_axes,
             keep_zeros=self.keep_zeros and any(0 < share < 1 for share in zeros),
             normalization=None if joined is None else self._inner(joined),
+            maker=maker,
+            one_scale=rule.one_scale,
             name=self.copies.unused(f"quantize_{copy.name}"),
         )
 

@@ -17,11 +17,13 @@ from tfprune.quantization.rounding import (
     straight_through,
     weight_levels,
 )
+from tfprune.rewriting.computed_kernels import holding
 
 Range = tuple[float, float]
 
 _LEAST_WIDTH = 2.0**-17  # of a range: some kernels abort at steps below 2**-26
 _LARGEST_BIAS = 2.0**30  # in the file
+_INSIDE = ("normalization", "maker")
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -206,6 +208,8 @@ class QuantizeWeights(keras.layers.Wrapper):
             of its own; none for one scale. Empty for a layer that scales and shifts each channel.
         keep_zeros: Whether weights that are zero stay so.
         normalization: A BatchNormalization that works on the layer's output, as part of the same operator.
+        maker: A layer that makes the kernel to be rounded of the one that trains; `None` for that itself.
+        one_scale: Whether the scales of all channels are the same: weights that are equal then stay equal.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
@@ -223,13 +227,15 @@ class QuantizeWeights(keras.layers.Wrapper):
         channel_axes: Mapping[str, Sequence[int]],
         keep_zeros: bool = False,
         normalization: keras.layers.BatchNormalization | None = None,
+        maker: keras.layers.Layer | None = None,
+        one_scale: bool = False,
         **kwargs: Any,
     ) -> None:
         # Only the layer itself casts for mixed precision: a kernel in half precision would round to other levels.
         super().__init__(layer, autocast=False, **{**kwargs, "dtype": "float32"})
         self.channel_axes = {name: tuple(axes) for name, axes in channel_axes.items()}
         self.keep_zeros = keep_zeros
-        self.normalization = normalization
+        self.normalization, self.maker, self.one_scale = normalization, maker, one_scale
         self.supports_masking = True
 
     def build(self, inputs_shape: Any, step_shape: Any = None) -> None:
@@ -269,7 +275,7 @@ class QuantizeWeights(keras.layers.Wrapper):
         factor, shift = (1.0, 0.0) if self.normalization is None else scale_and_shift(self.normalization)
         if self.channel_axes:
             ((name, axes),) = self.channel_axes.items()
-            _, largest = weight_levels(ops.cast(ops.convert_to_tensor(getattr(self.layer, name)), "float32"), axes)
+            _, largest = weight_levels(self.trained(name), axes, self.one_scale)
             scale = ops.reshape(largest, (-1,) if axes else ()) * ops.abs(factor)
             bias = (ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else 0.0) * factor + shift
             bias = ops.abs(bias) if axes else ops.max(ops.abs(bias))
@@ -279,8 +285,7 @@ class QuantizeWeights(keras.layers.Wrapper):
         return ops.stop_gradient(ops.broadcast_to(unit, self._unit_shape()))
 
     def _with_rounded_kernels(self, inputs: Any) -> Any:
-        kernels = {name: self.quantized(getattr(self.layer, name), axes) for name, axes in self.channel_axes.items()}
-        with self._holding(kernels) as scope:
+        with self._holding({name: self.quantized(name) for name in self.channel_axes}) as scope:
             outputs = self.layer(inputs)
         for loss in scope.losses:  # the scope keeps them from the layer
             self.add_loss(loss)
@@ -288,12 +293,8 @@ class QuantizeWeights(keras.layers.Wrapper):
 
     def _holding(self, values: Mapping[str, Any]) -> keras.StatelessScope:
         """A scope in which some variables of the layer, by the names of the attributes, have other values."""
-        # What a scope around this one says of the other variables must hold inside as well.
-        mapping = {id(v): (v, ops.convert_to_tensor(v)) for v in self.layer.variables}
-        for name, value in values.items():
-            variable = getattr(self.layer, name)
-            mapping[id(variable)] = (variable, value)
-        return keras.StatelessScope(state_mapping=list(mapping.values()), collect_losses=True)
+        positions = {id(variable): position for position, variable in enumerate(self.layer.variables)}
+        return holding(self.layer, {positions[id(getattr(self.layer, name))]: value for name, value in values.items()})
 
     def _in_whole_numbers(self, inputs: Any, step: Any) -> tuple[Any, Any]:
         """Compute as the int8 operator does: with whole numbers, which float32 holds exactly.
@@ -312,7 +313,7 @@ class QuantizeWeights(keras.layers.Wrapper):
         factor, shift = (1.0, 0.0) if self.normalization is None else scale_and_shift(self.normalization)
         if self.channel_axes:
             ((name, axes),) = self.channel_axes.items()
-            levels, largest = weight_levels(ops.convert_to_tensor(getattr(self.layer, name)), axes)
+            levels, largest = weight_levels(self.trained(name), axes, self.one_scale)
             values = {name: levels, **({"bias": ops.zeros_like(self.layer.bias)} if self.layer.use_bias else {})}
             with self._holding(values):
                 sums = self.layer.call(inputs) * ops.sign(factor)
@@ -337,18 +338,29 @@ class QuantizeWeights(keras.layers.Wrapper):
             return (math.prod(shape[axis] for axis in axes),) if axes else ()
         return tuple(scale_and_shift(self.layer)[0].shape)
 
-    def quantized(self, kernel: keras.Variable, axes: Sequence[int]) -> Any:
-        """Return a kernel as the numbers that int8 can hold.
+    def trained(self, name: str) -> Any:
+        """Return the weights that are rounded.
 
         Args:
-            kernel: The float weights.
-            axes: The axes along which every position has a scale of its own.
+            name: The attribute of a kernel.
 
         Returns:
             A tensor of the kernel's shape, float32.
         """
-        weights = ops.cast(ops.convert_to_tensor(kernel), "float32")
-        rounded = fake_quantize_weights(weights, axes)
+        weights = ops.cast(ops.convert_to_tensor(getattr(self.layer, name)), "float32")
+        return weights if self.maker is None else self.maker(weights)
+
+    def quantized(self, name: str) -> Any:
+        """Return a kernel as the numbers that int8 can hold.
+
+        Args:
+            name: Its attribute.
+
+        Returns:
+            A tensor of the kernel's shape, float32.
+        """
+        weights = self.trained(name)
+        rounded = fake_quantize_weights(weights, self.channel_axes[name], self.one_scale)
         return ops.where(weights != 0, rounded, ops.zeros_like(rounded)) if self.keep_zeros else rounded
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -366,14 +378,16 @@ class QuantizeWeights(keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         axes = {name: list(axes) for name, axes in self.channel_axes.items()}
-        inside = keras.saving.serialize_keras_object(self.normalization)
-        return {**super().get_config(), "channel_axes": axes, "keep_zeros": self.keep_zeros, "normalization": inside}
+        inside = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _INSIDE}
+        own = {"channel_axes": axes, "keep_zeros": self.keep_zeros, "one_scale": self.one_scale}
+        return {**super().get_config(), **own, **inside}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "QuantizeWeights":
         """Make the layer from `get_config`."""
-        inside = keras.saving.deserialize_keras_object(config["normalization"], custom_objects=custom_objects)
-        made: QuantizeWeights = super().from_config({**config, "normalization": inside}, custom_objects)
+        # Files that an older version wrote know only one of them.
+        inside = {name: keras.saving.deserialize_keras_object(config.get(name), custom_objects) for name in _INSIDE}
+        made: QuantizeWeights = super().from_config({**config, **inside}, custom_objects)
         return made
 
 

@@ -9,6 +9,7 @@ from tfprune.graph import Node, nested
 from tfprune.graph.exclude import Chosen, Exclude, resolve_exclude
 from tfprune.graph.kinds import exact_kind
 from tfprune.quantization.aware_layers import KeepFloat
+from tfprune.rewriting.computed_kernels import ComputedKernels
 from tfprune.rewriting.copies import Copies
 from tfprune.rewriting.engine import Rewriter
 
@@ -47,7 +48,8 @@ class _Flattener(Rewriter):
         self._excluded = excluded
 
     def opened(self, node: Node) -> keras.Model | None:
-        return None if self._excluded(node.operation) else nested(node)
+        closed = self._excluded(node.operation) or isinstance(node.operation, ComputedKernels)
+        return None if closed else nested(node)
 
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._excluded.touches(node.operation):
@@ -62,6 +64,10 @@ class _Flattener(Rewriter):
 
     def _marked(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         def make() -> keras.layers.Layer:
+            if isinstance(layer, ComputedKernels):
+                makers = [self.copies.of(maker) for maker in layer.makers]
+                inner = self._marked(layer.layer)
+                return ComputedKernels(inner, layer.positions, makers, name=layer.name, dtype=layer.dtype_policy)
             name = self.copies.unused(f"float_{layer.name}")
             return KeepFloat(self.copy(layer), name=name, dtype=layer.dtype_policy)
 
@@ -71,6 +77,8 @@ class _Flattener(Rewriter):
 
 def _steps(operation: Any, copies: Copies) -> list[Step] | None:
     """The parts of a call, one after the other; `None` if it is one part."""
+    if isinstance(operation, ComputedKernels):
+        return _computed(operation, copies)
     kind, name, known = type(operation), type(operation).__name__, exact_kind(operation)
     if kind in _OF_TWO:
         return [lambda tensors: _two_by_two(operation, tensors, copies)]
@@ -88,6 +96,22 @@ def _steps(operation: Any, copies: Copies) -> list[Step] | None:
     if name in _COMPOSED_OPERATIONS and kind.__module__.startswith("keras."):
         return _COMPOSED[_COMPOSED_OPERATIONS[name]](name.lower(), copies)
     return None
+
+
+def _computed(layer: ComputedKernels, copies: Copies) -> list[Step] | None:
+    """The parts of a layer whose kernel is made by another: around that which holds it stands the wrapper."""
+    inner, known = layer.layer, exact_kind(layer.layer)
+    if known.scale_axes is None and not (known.is_separable and type(inner).__module__.startswith("keras.")):
+        return None
+    steps = _steps(inner, copies) or [copies.of(inner)]
+    place = len(known.kernels) - 1  # of two kernels the depthwise one shares nothing
+
+    def wrapped() -> ComputedKernels:
+        makers = [copies.of(maker) for maker in layer.makers]
+        return ComputedKernels(steps[place], [0], makers, name=layer.name, dtype=layer.dtype_policy)
+
+    steps[place] = copies.once(("computed", id(layer)), wrapped)
+    return steps
 
 
 def _activation(activation: Any, layer: keras.layers.Layer, copies: Copies) -> list[Step]:

@@ -11,6 +11,7 @@ from tfprune.graph import Node
 from tfprune.graph.kinds import exact_kind
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
 from tfprune.quantization.idle import does_nothing, only_picks
+from tfprune.rewriting.computed_kernels import ComputedKernels
 
 
 class Kind(Enum):
@@ -45,6 +46,8 @@ class Rule:
     Attributes:
         kind: What it does to numbers.
         channel_axes: For a kernel, by the name of its attribute, the axes along which each position has its scale.
+        is_computed: Whether another layer makes the kernel: what is put into it would not be what that layer makes.
+        one_scale: Whether all channels have the same scale, as weights that are equal must stay so.
         range: For numbers whose range is fixed, (smallest, largest).
         reason: Why it stays in float.
         bounds_step: Whether the operator refuses steps that are much finer than those of what it reads.
@@ -53,12 +56,15 @@ class Rule:
 
     kind: Kind
     channel_axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    is_computed: bool = False
+    one_scale: bool = False
     range: tuple[float, float] | None = None
     reason: str = ""
     bounds_step: bool = False
     is_coarse: bool = False
 
 
+_ASKED_FOR = "left in float on request"
 _SIGMOID, _TANH = (0.0, 255 / 256), (-1.0, 127 / 128)
 _AFFINE = {"Rescaling", "LayerScale"}
 _ARITHMETIC = ("Add", "Multiply", "Subtract")
@@ -113,11 +119,14 @@ def _class_rule(node: Node) -> Rule:
     operation = node.operation
     name, ours = type(operation).__name__, type(operation).__module__.startswith(("keras.", "tfprune."))
     if isinstance(operation, KeepFloat):
-        return Rule(Kind.FLOAT, reason="left in float on request")
+        return Rule(Kind.FLOAT, reason=_ASKED_FOR)
     if isinstance(operation, QuantizeWeights):
-        return Rule(Kind.KERNEL if operation.channel_axes else Kind.AFFINE, channel_axes=operation.channel_axes)
+        kind, is_computed = Kind.KERNEL if operation.channel_axes else Kind.AFFINE, operation.maker is not None
+        return Rule(kind, operation.channel_axes, is_computed, operation.one_scale)
     if isinstance(operation, QuantizeActivation):
         return Rule(Kind.NOTHING)
+    if isinstance(operation, ComputedKernels):
+        return _computed(operation)
     if not ours:
         return Rule(Kind.FLOAT, reason=f"{name} is a class of its own, whose numbers are not known")
     if getattr(operation, "data_format", None) == "channels_first":
@@ -129,6 +138,21 @@ def _class_rule(node: Node) -> Rule:
     if found.kind is Kind.AFFINE and not keras.backend.is_float_dtype(node.inputs[0].dtype):
         return Rule(Kind.FLOAT, reason="it reads whole numbers: cast them to float32 before it with keras.ops.cast")
     return found
+
+
+def _computed(layer: ComputedKernels) -> Rule:
+    """A kernel that another layer makes: the rule of the layer that computes with it, with scales that suit."""
+    inner: Any = layer.layer
+    if isinstance(inner, KeepFloat):
+        return Rule(Kind.FLOAT, reason=_ASKED_FOR)
+    scale_axes, (maker, *_) = exact_kind(inner).scale_axes, layer.makers
+    if scale_axes is None or len(layer.positions) > 1 or getattr(inner, "data_format", None) == "channels_first":
+        return Rule(Kind.FLOAT, reason=f"no integer form of {type(inner).__name__} is known")
+    if getattr(maker, "channel_axes", ()):
+        return Rule(Kind.KERNEL, scale_axes, is_computed=True)
+    # The converter can be told of the scales of channels that are last.
+    told: dict[str, tuple[int, ...]] = {name: axes if axes == (-1,) else () for name, axes in scale_axes.items()}
+    return Rule(Kind.KERNEL, told, is_computed=True, one_scale=True)
 
 
 def _by_name(name: str) -> Rule:

@@ -9,7 +9,7 @@ from keras import ops
 
 from tfprune.graph import Node, check_traceable, walk
 from tfprune.quantization.aware import is_quantize_aware, names_of_outputs
-from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights
+from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights, scale_and_shift
 from tfprune.quantization.barriers import Barrier
 from tfprune.quantization.int8_rules import Kind
 from tfprune.quantization.normalization import folded_weights, per_channel
@@ -75,10 +75,18 @@ class _Stripper(Rewriter):
         if not isinstance(layer, QuantizeWeights):
             return self.copies.of(layer, **named)(*args, **kwargs)
         if layer.normalization is None:
-            made = self.copies.of(layer.layer, **named)(args[0])
+            made = self._plain(layer, **named)(args[0])
         else:
-            made = self.copies.of(layer.normalization, **named)(self.copies.of(layer.layer)(args[0]))
+            made = self.copies.of(layer.normalization, **named)(self._plain(layer)(args[0]))
         return [made, made]  # nor the unit of the sums
+
+    def _plain(self, layer: QuantizeWeights, **named: str) -> Any:
+        """The layer inside, with the kernel that is made for it if one is."""
+        if layer.maker is None:
+            return self.copies.of(layer.layer, **named)
+        ((name, _),) = layer.channel_axes.items()
+        weights = _variables(layer, layer.trained(name))
+        return self.copies.once(("made", id(layer)), lambda: self.copies.new(layer.layer, weights, **named))
 
 
 def lowered(model: keras.Model, integer_doors: bool = False) -> keras.Model:
@@ -147,7 +155,7 @@ class _Lowerer(Rewriter):
             normalization = layer.normalization if after is None else after.operation
             rectifier = self._operators.rectified.get(node.key)
             activation = self.copy(rectifier.operation) if rectifier else keras.activations.linear
-            made = _kernel(layer.layer, normalization, self.copies)(args[0], activation)
+            made = _kernel(layer, normalization, self.copies)(args[0], activation)
             return [made, made]  # nothing reads the second, the unit of the sums
         if rule.kind is Kind.AFFINE:
             made = _depthwise(layer.layer, self.copies, args[0])
@@ -298,11 +306,30 @@ class _ConstantRange(keras.layers.Layer):
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
-def _kernel(layer: Any, normalization: Any, copies: Copies) -> Any:
+def _kernel(layer: QuantizeWeights, normalization: Any, copies: Copies) -> Any:
+    inner = layer.layer
+    if layer.maker is None:
+        if normalization is not None:
+            return kernel_form(inner, list(folded_weights(inner, normalization)), copies)
+        weights = [ops.convert_to_numpy(variable) for variable in inner.variables]
+        return copies.once(("kernel", id(inner)), lambda: kernel_form(inner, weights, copies))
+    ((name, axes),) = layer.channel_axes.items()
+    # Rounded already: what is equal is then rounded to equal numbers, whatever its channel is multiplied by.
+    kernel = ops.convert_to_numpy(layer.quantized(name))
+    weights = _variables(layer, kernel)
+    largest = np.full([kernel.shape[axis] for axis in axes], np.abs(layer.trained(name)).max())
     if normalization is not None:
-        return kernel_form(layer, list(folded_weights(layer, normalization)), copies)
-    weights = [ops.convert_to_numpy(variable) for variable in layer.variables]
-    return copies.once(("kernel", id(layer)), lambda: kernel_form(layer, weights, copies))
+        weights = list(folded_weights(inner, normalization, kernel))
+        factor = np.abs(ops.convert_to_numpy(scale_and_shift(normalization)[0]))
+        largest = largest * np.where(factor > 0, factor, 1.0)
+    return kernel_form(inner, weights, copies, largest.astype(np.float32) if layer.one_scale else None)
+
+
+def _variables(layer: QuantizeWeights, kernel: Any) -> list[Any]:
+    """The weights of the layer inside, with another kernel."""
+    ((name, _),) = layer.channel_axes.items()
+    own = getattr(layer.layer, name)
+    return [ops.convert_to_numpy(kernel if variable is own else variable) for variable in layer.layer.variables]
 
 
 def _depthwise(layer: Any, copies: Copies, tensor: keras.KerasTensor) -> keras.KerasTensor:

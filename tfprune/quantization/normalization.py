@@ -28,19 +28,22 @@ def per_channel(layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return scale, shift
 
 
-def folded_weights(layer: Any, normalization: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+def folded_weights(
+    layer: Any, normalization: keras.layers.BatchNormalization, kernel: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the kernel and bias of a layer that computes what it and the normalization behind it do at inference.
 
     Args:
         layer: A convolution or `Dense`, built.
         normalization: What works on its output.
+        kernel: What it computes with in place of its kernel; `None` for that itself.
 
     Returns:
         Kernel and bias, float32.
     """
     scale, shift = (_numbers(part) for part in scale_and_shift(normalization))
     (axes,) = exact_kind(layer).kernels
-    kernel = _numbers(axes.of(layer))
+    kernel = _numbers(axes.of(layer) if kernel is None else kernel)
     bias = shift + (_numbers(layer.bias) * scale if layer.use_bias else 0.0)
     return (kernel * axes.along_outputs(kernel, scale)).astype(np.float32), bias.astype(np.float32)
 

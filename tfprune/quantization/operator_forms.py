@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfprune.quantization.stable_activations import stable_activation
+from tfprune.rewriting.computed_kernels import ComputedKernels
 from tfprune.rewriting.copies import Copies
 
 layers = keras.layers
@@ -115,7 +116,7 @@ class Extreme(keras.layers.Layer):
         return {**super().get_config(), "largest": self.largest, "axis": self.axis, "keepdims": self.keepdims}
 
 
-def kernel_form(layer: Any, weights: list[np.ndarray], copies: Copies) -> Step:
+def kernel_form(layer: Any, weights: list[np.ndarray], copies: Copies, largest: np.ndarray | None = None) -> Step:
     """Return a layer with a kernel in the form that the converter makes one int8 operator of.
 
     A convolution over a sequence is one over an image of one row: left to itself, the converter puts the bias of one
@@ -127,6 +128,8 @@ def kernel_form(layer: Any, weights: list[np.ndarray], copies: Copies) -> Step:
         layer: A convolution or `Dense` without activation.
         weights: Its kernel, and its bias if it has one.
         copies: Where copies are made.
+        largest: The weight that is stored as 127, of each position on the last axis or of all; `None` for the largest
+            that there is.
 
     Returns:
         What to call on a tensor, and on the activation that is part of the operator if there is one.
@@ -137,12 +140,30 @@ def kernel_form(layer: Any, weights: list[np.ndarray], copies: Copies) -> Step:
     else:
         biases = [not_uniform(bias) for bias in biases]
     if getattr(layer, "rank", None) == 1:
-        return _over_image(layer, [kernel[np.newaxis], *biases], copies)
-    made = copies.new(layer, [kernel, *biases], use_bias=bool(biases))
+        return _over_image(layer, [kernel[np.newaxis], *biases], copies, largest)
+    made = _with_scales(copies.new(layer, [kernel, *biases], use_bias=bool(biases)), largest)
     return lambda tensor, activation: activation(made(tensor))
 
 
-def _over_image(layer: Any, weights: list[np.ndarray], copies: Copies) -> Step:
+class _Scaled(keras.layers.Layer):
+    """Rounds a kernel over ranges that the converter takes over as its scales."""
+
+    def __init__(self, largest: np.ndarray) -> None:
+        super().__init__()
+        self.largest = largest
+
+    def call(self, inputs: Any) -> Any:
+        function = "fake_quant_with_min_max_vars" + ("_per_channel" if self.largest.ndim else "")
+        return getattr(tf.quantization, function)(inputs, -self.largest, self.largest, 8, narrow_range=True)
+
+
+def _with_scales(layer: Any, largest: np.ndarray | None) -> Any:
+    if largest is None:
+        return layer
+    return ComputedKernels(layer, [0], [_Scaled(largest)], name=layer.name, dtype=layer.dtype_policy)
+
+
+def _over_image(layer: Any, weights: list[np.ndarray], copies: Copies, largest: np.ndarray | None) -> Step:
     name, config = type(layer).__name__, layer.get_config()
     (size,), (stride,), (dilation,) = config["kernel_size"], config["strides"], config["dilation_rate"]
     padding = dilation * (size - 1) if config["padding"] == "causal" else 0
@@ -152,7 +173,9 @@ def _over_image(layer: Any, weights: list[np.ndarray], copies: Copies) -> Step:
     config["padding"] = "valid" if padding else config["padding"]
     if config.get("output_padding") is not None:
         config["output_padding"] = (0, *config["output_padding"])
-    convolution = copies.new(getattr(layers, name.replace("1D", "2D")).from_config(config), weights)
+    convolution = _with_scales(
+        copies.new(getattr(layers, name.replace("1D", "2D")).from_config(config), weights), largest
+    )
 
     def call(tensor: keras.KerasTensor, activation: Callable[[Any], Any]) -> keras.KerasTensor:
         image = reshaped(tensor, (1, *tensor.shape[1:]), copies)

@@ -91,7 +91,8 @@ class Operators:
             if following and rule.kind is Kind.KERNEL and _normalizes(following, rules[following.key]):
                 # One scale for all of a kernel would not stay the same when its channels are scaled.
                 per_channel = all(rule.channel_axes.values())
-                if per_channel or self.times[id(node.operation)] == 1:
+                # Nor would one in which few values are shared hold only these.
+                if per_channel or (self.times[id(node.operation)] == 1 and not rule.is_computed):
                     self.normalized[node.key] = following
                     self.inside.add(id(last.outputs[0]))
                     last, following = following, self._only_reader(following)

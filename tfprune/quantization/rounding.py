@@ -19,7 +19,7 @@ from typing import Any
 from keras import ops
 
 
-def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
+def fake_quantize_weights(weights: Any, channel_axes: Sequence[int], one_scale: bool = False) -> Any:
     """Round weights to whole numbers from -127 to 127 times a scale; the gradient passes unchanged.
 
     The scale is a 127th of the largest weight, so none is cut off. Halves go away from zero, as in the converter.
@@ -27,6 +27,7 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
     Args:
         weights: A float32 tensor.
         channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
+        one_scale: Whether these scales are all the same.
 
     Returns:
         A float32 tensor of the same shape.
@@ -36,12 +37,12 @@ def fake_quantize_weights(weights: Any, channel_axes: Sequence[int]) -> Any:
     >>> fake_quantize_weights(ops.array([[127.0, 0.0], [50.4, 254.0]]), (-1,)).numpy().tolist()
     [[127.0, 0.0], [50.0, 254.0]]
     """
-    levels, largest = weight_levels(weights, channel_axes)
+    levels, largest = weight_levels(weights, channel_axes, one_scale)
     rounded = levels * (ops.where(largest > 0, largest, ops.ones_like(largest)) / 127)
     return straight_through(rounded, weights)
 
 
-def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
+def weight_levels(weights: Any, channel_axes: Sequence[int], one_scale: bool = False) -> tuple[Any, Any]:
     """Return the whole numbers from -127 to 127 that stand for weights, and the largest weight for each scale.
 
     The gradient passes the rounding unchanged.
@@ -49,6 +50,7 @@ def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
     Args:
         weights: A float32 tensor.
         channel_axes: The axes, negative, along which every position has a scale of its own; none for one scale.
+        one_scale: Whether these scales are all the same.
 
     Returns:
         A float32 tensor of the same shape, and one in which all other axes have size 1.
@@ -56,6 +58,7 @@ def weight_levels(weights: Any, channel_axes: Sequence[int]) -> tuple[Any, Any]:
     rank = len(weights.shape)
     others = [axis for axis in range(rank) if axis - rank not in channel_axes]
     largest = ops.max(ops.abs(weights), axis=others, keepdims=True)
+    largest = ops.broadcast_to(ops.max(largest), largest.shape) if one_scale else largest
     safe = ops.where(largest > 0, largest, ops.ones_like(largest))  # a dead channel has no scale of its own
     real = ops.abs(weights) / ops.stop_gradient(safe) * 127
     sign = ops.sign(weights)
