@@ -105,16 +105,23 @@ ROWS = [
     ),
 ]
 KERNELS = ("stem", "branch", "head")
-OPTIMIZERS = {
-    "adam": lambda: keras.optimizers.Adam(0.01, weight_decay=0.01, clipnorm=1.0),
-    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01, global_clipnorm=1.0),
-}
+
+
+def momentum():
+    return keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01, global_clipnorm=1.0)
 
 
 IDS = [row.name for row in ROWS]
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=IDS)
+# Rows that differ from one of the others in a mode or a scope alone are slow where a whole fit is watched.
+ALIKE = ("SoftFilterPruning", "FPGM", "FPGM-soft", "FPGM-layer")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(row, marks=pytest.mark.slow if row.name in ALIKE else (), id=row.name) for row in ROWS],
+)
 def row(request):
     return request.param
 
@@ -179,7 +186,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(row, tmp_path_factory) -> Run:
     keras.utils.set_random_seed(1)
-    model = compiled(randomize(residual(normalized=row.normalized)), OPTIMIZERS["adam"](), jit_compile=False)
+    model = compiled(randomize(residual(normalized=row.normalized)), momentum(), jit_compile=False)
     path = tmp_path_factory.mktemp("run") / "log.csv"
     watcher, callback = Zeros(), row.make()
     history = model.fit(
@@ -275,7 +282,7 @@ def test_shrunken_model_is_as_narrow_as_promised(row, run):
 
 def test_nothing_of_the_callback_stays_on_the_model(run):
     assert "apply" not in vars(run.model.optimizer)
-    assert type(run.model.optimizer) is keras.optimizers.Adam
+    assert type(run.model.optimizer) is keras.optimizers.SGD
 
 
 @pytest.mark.sampled(4)
@@ -306,7 +313,7 @@ def test_hard_filters_are_zero_at_every_batch_end(row, run):
 
 def test_hard_filters_gather_no_momentum(row, run):
     found, bad = run.watcher.nonzero_slots()
-    assert found >= 2 * len(run.watcher.start)
+    assert found >= len(run.watcher.start)
     assert bool(bad) != row.hard
 
 
@@ -328,8 +335,8 @@ def test_fitting_again_starts_from_the_same_choice(row, run):
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_sequential_twice_with_the_same_seed_is_the_same_bit_for_bit(row):
     watcher = Zeros()
-    first = fit_chain(row, OPTIMIZERS["momentum"](), before=[watcher])
-    second = fit_chain(row, OPTIMIZERS["momentum"]())
+    first = fit_chain(row, momentum(), before=[watcher])
+    second = fit_chain(row, momentum())
     assert_chain_pruned(row, first)
     assert same(weights_of(first), weights_of(second))
     if row.hard:
@@ -342,7 +349,7 @@ def test_sequential_twice_with_the_same_seed_is_the_same_bit_for_bit(row):
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_steps_per_execution_on_a_model_fitted_before_and_again_after(row):
-    model = compiled(randomize(chain(normalized=row.normalized)), "adam", jit_compile=False, steps_per_execution=4)
+    model = compiled(randomize(chain(normalized=row.normalized)), momentum(), jit_compile=False, steps_per_execution=4)
     model.fit(*images(32), batch_size=4, verbose=0)
     watcher, again = Zeros(), Zeros()
     fit_chain(row, model=model, before=[watcher])
@@ -414,7 +421,7 @@ def test_early_stopping_after_a_soft_callback_restores_weights_that_shrink():
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_interrupted_fit_leaves_a_model_that_fits_again(row):
-    model = compiled(randomize(chain(normalized=row.normalized)), "adam", jit_compile=False)
+    model = compiled(randomize(chain(normalized=row.normalized)), momentum(), jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
         fit_chain(row, model=model, after=[Interrupt()])
     with warnings.catch_warnings(record=True) as caught:
@@ -429,7 +436,7 @@ def test_interrupted_fit_leaves_a_model_that_fits_again(row):
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_jit_compile(row):
     watcher = Zeros()
-    model = fit_chain(row, "adam", before=[watcher], epochs=1, jit_compile=True)
+    model = fit_chain(row, momentum(), before=[watcher], epochs=1, jit_compile=True)
     assert_chain_pruned(row, model)
     if row.hard:
         assert watcher.revived == []
