@@ -2,6 +2,7 @@
 
 import keras
 
+from tfprune.clustering import is_cluster_aware, strip_clusters
 from tfprune.distillation import Distilled
 from tfprune.graph import check_built
 from tfprune.quantization import is_quantize_aware
@@ -9,15 +10,16 @@ from tfprune.quantization import strip as strip_quantization
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """Return the plain model of one that was made for training: quantize-aware or distilled.
+    """Return the plain model of one that was made for training: quantize-aware, cluster-aware or distilled.
 
     Args:
-        model: A model from `quantize_aware` or `distill`; it is not changed. One technique is taken off, the outermost:
-            of a distilled quantize-aware student the result is still quantize-aware.
+        model: A model from `quantize_aware`, `cluster_aware` or `distill`; it is not changed. One technique is taken
+            off, the outermost: of a distilled quantize-aware student the result is still quantize-aware.
 
     Returns:
         Of a quantize-aware model, a functional model in float, with what it learned, that loads without tfprune;
-        compiled like the model, with a new optimizer. Of a distilled one, the student itself, compiled as it was.
+        compiled like the model, with a new optimizer. Of a cluster-aware one, a plain model in which weights have
+        the values that they shared. Of a distilled one, the student itself, compiled as it was.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
@@ -35,7 +37,9 @@ def strip(model: keras.Model) -> keras.Model:
         return model.student
     if is_quantize_aware(model):
         return strip_quantization(model)
+    if is_cluster_aware(model):
+        return strip_clusters(model)
     raise ValueError(
-        f"The model {model.name!r} is not quantize-aware and not distilled, so there is nothing to take off. Give what "
-        "tfprune.quantize_aware or tfprune.distill returned."
+        f"The model {model.name!r} is not quantize-aware, cluster-aware or distilled, so there is nothing "
+        "to take off. Give what tfprune.quantize_aware, tfprune.cluster_aware or tfprune.distill returned."
     )
