@@ -17,7 +17,7 @@ from networks import same, weights_of
 import tfprune
 from tfprune import Budget, CompressOptions
 from tfprune.drivers import epochs, training
-from tfprune.drivers.compression import compressor, planning, result, steps
+from tfprune.drivers.compression import compressor, data, planning, result, steps, validation
 from tfprune.drivers.compression.choosing import Chooser
 from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
@@ -611,6 +611,32 @@ def test_arrays_are_split_once_and_for_all():
     rows = {array.tobytes() for part in (first.training, first.validation) for array in part[0]}
     assert rows == {array.tobytes() for array in X}
     assert "set aside" in first.describe()
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("sparse_categorical_crossentropy", [1, 0]),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), [[0, 1, 0], [1, 0, 0]]),
+        ("binary_crossentropy", [[0, 1, 0], [1, 0, 0]]),
+        (keras.losses.BinaryCrossentropy(from_logits=True), [[1, 1, 0], [1, 0, 0]]),
+        ("mse", [[0.25, 2.0, -1.0], [3.0, 0.0, -2.0]]),
+    ],
+)
+def test_without_labels_the_model_says_what_they_are(loss, expected):
+    model = keras.Sequential([keras.Input((3,)), L.Identity()])
+    model.compile(loss=loss)
+    found = data.answers(model, np.array([[0.25, 2.0, -1.0], [3.0, 0.0, -2.0]], "float32"))
+    assert found.tolist() == expected
+
+
+def test_a_part_of_unlabelled_data_is_set_aside_with_answers(trained):
+    x, _ = arrays()
+    prepared = data.prepare(trained, x, None, seed=0)
+    assert [len(part) for part in (*prepared.training, *prepared.validation)] == [81, 81, 9, 9]
+    assert validation.Validation(prepared.validation, None).score(trained) == 1.0
+    assert "on the dense model's own answers" in prepared.describe()
+    assert data.prepare(trained, x, arrays(30), seed=0).describe() == "validation data as given"
 
 
 def test_compress_is_the_function_whatever_is_imported():

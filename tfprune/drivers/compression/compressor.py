@@ -64,7 +64,7 @@ def compress(
             kind of optimizer are those it is compiled with.
         data: What it was trained on: arrays `(x, y)` or `(x, y, sample_weight)` as for `fit`, `x` scaled as in
             training, or a `tf.data.Dataset` or `keras.utils.PyDataset` of batches of these with a known length. Int8
-            is calibrated on it too.
+            is calibrated on it too. Of `x` alone, without labels, what the model answers takes their place.
         budget: Limits on `parameters`, `macs`, `weight_bytes`, `file_bytes` or `latency`. A limit below 1 is a fraction
             of the dense model's, or of its int8 file's.
         path: Where the file goes; ends in `.tflite`.
