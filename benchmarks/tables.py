@@ -282,6 +282,24 @@ def before_training(rows: Sequence[dict[str, Any]] | None = None) -> str:
     return markdown(["test accuracy, %, at", "0%", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines)
 
 
+def lottery(rows: Sequence[dict[str, Any]] | None = None) -> str:
+    """Test accuracy by learning rate and by what comes back, at seven densities or fewer, the last among them."""
+    found = rows or load("lottery")["measured"]["accuracy"]
+    cells = {(row["rate"], row["method"], row["round"]): row for row in found}
+    last = max(row["round"] for row in found)
+    shown = sorted({round(last * part / 6) for part in range(7)})
+    densities = {row["round"]: row["density"] for row in found}
+    lines = []
+    for rate, method in dict.fromkeys(key[:2] for key in cells):
+        columns = [cells.get((rate, method, number)) for number in shown]
+        lines.append([f"{rate} rate, {method}", *(_with_deviation(row) if row else "" for row in columns)])
+    return markdown(["test accuracy, %, at a density of", *(f"{densities[number]:.1%}" for number in shown)], lines)
+
+
+def _with_deviation(row: dict[str, Any]) -> str:
+    return f"{row['mean']:.2f}" + (f" ± {row['sd']:.2f}" if row["sd"] is not None else "")
+
+
 def regularization(measured: dict[str, Any] | None = None) -> str:
     """Accuracy, MACs and latency of networks after sparsity regularization, filter pruning, and from scratch."""
     rows = (measured or load("regularization")["measured"])["accuracy"]
@@ -387,7 +405,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        *(recipe_tables, soft_filter_pruning, before_training, informed_choice),
+        *(recipe_tables, soft_filter_pruning, before_training, informed_choice, lottery),
         *(quantize_zoo, foreign_zoo, foreign_zoo_refusals, claims),
     )
 }

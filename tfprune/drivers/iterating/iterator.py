@@ -251,6 +251,8 @@ class _Call:
         report = IterationReport(self.pruner.unit, metric, tuple(rows), name, stopped)
         if self.options.path is not None:
             report.save(run.path / "report.json")
+            size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+            run.display.say(f"{run.path} holds {size / 1e6:.1f} MB")
         tickets = {row.name: self._ticket(steps, row) for row in rows}
         return Iteration(model, tickets[name], tickets, report)
 
