@@ -2,6 +2,7 @@
 
 from tfprune import callbacks, layers
 from tfprune.clustering import cluster, cluster_aware
+from tfprune.coding import CodedSize, coded_size, pack, unpack
 from tfprune.common.moved import keep_old_paths
 from tfprune.distillation import distill
 from tfprune.drivers.compression import CompressOptions, compress
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "CodedSize",
     "CompressOptions",
     "ExportMismatchError",
     "ExportOptions",
@@ -68,6 +70,7 @@ __all__ = [
     "choose_widths",
     "cluster",
     "cluster_aware",
+    "coded_size",
     "compare",
     "compress",
     "distill",
@@ -75,6 +78,7 @@ __all__ = [
     "iterate",
     "layers",
     "layerwise_density",
+    "pack",
     "profile",
     "prune_channels",
     "prune_weights",
@@ -86,6 +90,7 @@ __all__ = [
     "sensitivity",
     "shrink",
     "strip",
+    "unpack",
     "widen",
     "write_report",
 ]

@@ -19,7 +19,8 @@ from tfprune.tflite.model import TFLiteModel
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
 NAMES = sorted(
-    {path.stem for path in (ROOT / "recipes").glob("*.py")} - {"example_backbones", "example_data", "example_tools"}
+    {path.stem for path in (ROOT / "recipes").glob("*.py")}
+    - {"example_backbones", "example_data", "example_tools", "unpack_weights"}
 )
 ON_DATA = [name for name in NAMES if name != "shrink_my_model"]
 NO_SUCH = ["--dataset", "missing.npz"]

@@ -1,0 +1,1 @@
+../tfprune/coding/plain_reader.py
