@@ -22,6 +22,7 @@ TEST = [
     "hypothesis>=6.100",
     "scipy>=1.11",
     "scikit-learn>=1.4",
+    "tensorly>=0.9",
     "build>=1.2",
     "setuptools>=77",
     "ruff>=0.8",

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import tfprune
 
-ROOMS = ("callbacks", "criteria", "data", "graph", "layers", "statistics", "tickets")
+ROOMS = ("callbacks", "criteria", "data", "decomposition", "graph", "layers", "statistics", "tickets")
 FILES = ("distributions", "files", "granularity", "growth", "masking", "runtime", "schedules")
 
 

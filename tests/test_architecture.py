@@ -26,7 +26,7 @@ LEVELS = [
     ["layers", "quantization", "statistics"],
     ["clustering", "parts", "reconstruction", "distillation", "tickets"],
     ["shrinking", "exporting", "masking", "weight_pruning", "stripping"],
-    ["callbacks"],
+    ["callbacks", "decomposition"],
     ["measure"],
     ["html_report", "drivers"],
 ]

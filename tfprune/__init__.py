@@ -4,6 +4,7 @@ from tfprune import callbacks, layers
 from tfprune.clustering import cluster, cluster_aware
 from tfprune.coding import CodedSize, coded_size, pack, unpack
 from tfprune.common.moved import keep_old_paths
+from tfprune.decomposition import choose_ranks, decompose
 from tfprune.distillation import distill
 from tfprune.drivers.compression import CompressOptions, compress
 from tfprune.drivers.iterating import (
@@ -67,12 +68,14 @@ __all__ = [
     "benchmark",
     "callbacks",
     "channel_groups",
+    "choose_ranks",
     "choose_widths",
     "cluster",
     "cluster_aware",
     "coded_size",
     "compare",
     "compress",
+    "decompose",
     "distill",
     "export",
     "iterate",

@@ -55,10 +55,14 @@ class Rewriter:
         """Return what stands for a layer in the copy, the same each time."""
         return self.copies.of(layer)
 
+    def parts(self, layer: Any) -> Sequence[Any]:
+        """Return the layers that stand for one in the copy, which are called one after another."""
+        return (self.copy(layer),)
+
     def emit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make the outputs of a call.
 
-        Not asked for the layers of a `Sequential` model that stays one: they are called on what comes before them.
+        Not asked for the layers of a `Sequential` model that stays one: their `parts` are called on what comes before.
 
         Args:
             node: The call.
@@ -68,7 +72,11 @@ class Rewriter:
         Returns:
             The outputs, in any structure.
         """
-        return self.copy(node.operation)(*args, **kwargs)
+        first, *others = self.parts(node.operation)
+        made = first(*args, **kwargs)
+        for layer in others:
+            made = layer(made)
+        return made
 
     def opened(self, node: Node) -> keras.Model | None:
         """Return the model that a call stands for, to make it anew call by call too, or `None` for any other layer."""
@@ -135,7 +143,7 @@ class Rewriter:
             edit = self._edits.get(node.key, PLAIN)
             if not edit.skips:
                 inner = self.opened(node)
-                yield self.copy(node.operation) if inner is None else self._model(node.operation, inner)
+                yield from self.parts(node.operation) if inner is None else [self._model(node.operation, inner)]
             if edit.after is not None:
                 yield edit.after
 

@@ -1,5 +1,6 @@
 """Gram matrices of what the weights of a layer are multiplied with, one layer at a time."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -48,10 +49,17 @@ class InputGrams:
         model: The model; it is not changed.
         layers: Layers that have `rows_of`.
         batches: Reads the data; once for each layer.
+        ones: Whether each row has a 1 at its end, so that the last line holds the sums of the rows and their number.
     """
 
-    def __init__(self, model: keras.Model, layers: Sequence[keras.layers.Layer], batches: Iterable[Batch]) -> None:
-        self._model, self._layers, self._batches = model, layers, batches
+    def __init__(
+        self,
+        model: keras.Model,
+        layers: Sequence[keras.layers.Layer],
+        batches: Iterable[Batch],
+        ones: bool = False,
+    ) -> None:
+        self._model, self._layers, self._batches, self._ones = model, layers, batches, ones
         self._step = tf.function(self._gram, autograph=False, reduce_retracing=True)
 
     def __call__(self, index: int) -> np.ndarray:
@@ -70,13 +78,16 @@ class InputGrams:
             self._model(x, training=False)
         seen = [[passed.inputs[0] for passed in taps.of(layer)] for layer in self._layers]
         pairs = [*zip(self._layers, seen, strict=True)]
-        return tf.switch_case(index, [lambda layer=layer, each=each: _gram_of(layer, each) for layer, each in pairs])
+        gram = functools.partial(_gram_of, ones=self._ones)
+        return tf.switch_case(index, [lambda layer=layer, each=each: gram(layer, each) for layer, each in pairs])
 
 
-def _gram_of(layer: keras.layers.Layer, inputs: Sequence[Any]) -> Any:
+def _gram_of(layer: keras.layers.Layer, inputs: Sequence[Any], ones: bool) -> Any:
     rows = rows_of(layer)
     assert rows is not None
     matrices = [rows(tf.cast(each, tf.float32)) for each in inputs]
+    if ones:
+        matrices = [tf.pad(each, [[0, 0], [0, 1]], constant_values=1.0) for each in matrices]
     return tf.add_n([tf.matmul(matrix, matrix, transpose_a=True) for matrix in matrices])
 
 
