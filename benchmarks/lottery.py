@@ -59,7 +59,7 @@ def build(rate: str, seed: int, settings: Settings) -> keras.Model:
 
 def rounds_of(method: str, rate: str, seed: int, data: Images, settings: Settings) -> Iteration:
     """Return what the rounds of a method lead to."""
-    policies = {REWOUND: tfprune.Rewind(epoch=1), RATE_REWOUND: tfprune.RewindLearningRate(epoch=0)}
+    policies: dict[str, Any] = {REWOUND: tfprune.Rewind(epoch=1), RATE_REWOUND: tfprune.RewindLearningRate(epoch=0)}
     policies |= {TUNED: tfprune.FineTune()}
     criterion = RandomWeights(seed) if method == RANDOM else Magnitude()
     return tfprune.iterate(

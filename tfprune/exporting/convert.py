@@ -24,7 +24,14 @@ from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph, walk
 from tfprune.graph.chains import chains
 from tfprune.graph.subclassed import first_line
-from tfprune.quantization import activation_change, is_quantize_aware, lowered, operator_form, without_barriers
+from tfprune.quantization import (
+    activation_change,
+    fold_normalizations,
+    is_quantize_aware,
+    lowered,
+    operator_form,
+    without_barriers,
+)
 from tfprune.rewriting.engine import Rewriter
 from tfprune.tflite.unpacking import TFLiteFile
 
@@ -39,6 +46,7 @@ def to_tflite(
     io_dtype: str,
     sparse: bool = False,
     integer_doors: bool = False,
+    fold: bool = True,
 ) -> TFLiteFile:
     """Return `model` as a `.tflite` file with a static batch of 1. The model itself stays as it is.
 
@@ -49,6 +57,7 @@ def to_tflite(
         io_dtype: dtype of the file's float inputs and outputs: one of the mode's `io_dtypes`.
         sparse: Whether to store kernels sparse where that makes them smaller.
         integer_doors: Whether layers in float, too, read integers from outside, in the file of a quantize-aware model.
+        fold: Whether each BatchNormalization that its readers can take becomes part of them.
 
     Returns:
         The file.
@@ -58,7 +67,9 @@ def to_tflite(
         RuntimeError: If the converter refuses the model.
     """
     aware = is_quantize_aware(model)
-    source = lowered(model, integer_doors) if aware else model
+    source = lowered(model, integer_doors) if aware else float32_twin(model)
+    if fold and not aware:
+        source = fold_normalizations(source, rounds=MODES[quantize].quantizes, trains=False)
     file = TFLiteFile(_convert(source, input_specs(model), quantize, samples, io_dtype, sparse))
     file = name_outputs(without_barriers(file) if aware else file, model)
     if MODES[quantize].weight_bits:
@@ -76,7 +87,7 @@ def _convert(
 ) -> bytes:
     mode = MODES[quantize]
     with tempfile.TemporaryDirectory() as folder:
-        forward = _save(_with_operator_forms(float32_twin(model)), list(specs.values()), folder)
+        forward = _save(_with_operator_forms(model), list(specs.values()), folder)
         if samples is not None and mode.is_calibrated:
             _refuse_control_flow(model, forward, quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])

@@ -25,6 +25,9 @@ class ExportOptions:
         tolerance: Largest RMS error relative to the standard deviation of the outputs. None for the mode's default:
             2e-3 for float, 5e-3 for float16, 0.1 for dynamic, int16x8 and int8 weights, 0.25 for int8, 0.5 for int4
             weights; at least 0.05 for a model in half precision.
+        fold_normalizations: Put each BatchNormalization that is not behind a layer with a kernel into the layers that
+            read it, where all of them can take it exactly, as it would be two operators of its own. It stays in a file
+            with rounded kernels where its scales differ too much for that.
         max_samples: Use at most this many calibration samples: evenly spread over arrays, the first ones of a
             dataset (shuffle it if it is sorted by class).
 
@@ -37,6 +40,7 @@ class ExportOptions:
     sparse: bool = False
     metadata: ImageMetadata | None = None
     tolerance: float | None = None
+    fold_normalizations: bool = True
     max_samples: int = 500
 
     def __post_init__(self) -> None:

@@ -113,7 +113,8 @@ def export(
     if measured is not None and MODES[quantize].is_calibrated:
         check_ranges(measured, MODES[quantize].num_levels)
     integer_doors = aware and asked not in (None, "float32")
-    file = to_tflite(model, quantize, measured, io_dtype, options.sparse, integer_doors)
+    fold = options.fold_normalizations
+    file = to_tflite(model, quantize, measured, io_dtype, options.sparse, integer_doors, fold)
     if asked is not None:
         check_doors(file, asked)
     if MODES[quantize].is_integer:
@@ -159,7 +160,7 @@ def _verify(
     except ExportMismatchError as error:
         if not mode.is_integer or aware:
             raise
-        real = to_tflite(model, None, samples, "float32")
+        real = to_tflite(model, None, samples, "float32", False, False, options.fold_normalizations)
         raise ExportMismatchError(f"{error} {worst_layer(file, real, samples)}") from error
     for number, output in enumerate(outputs):
         if output.lost_channels:

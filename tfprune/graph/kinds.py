@@ -213,6 +213,15 @@ def kernel_axes(layer: keras.layers.Layer, variable: keras.Variable) -> KernelAx
     return next((kernel for kernel in find_kind(layer).kernels if kernel.of(layer) is variable), None)
 
 
+def is_changed(layer: keras.layers.Layer) -> bool:
+    """Return whether a layer computes something else than its kernel says: it is quantized, or has LoRA weights.
+
+    Args:
+        layer: A layer with a kernel.
+    """
+    return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
+
+
 def _held(layer: Any, path: str) -> Any:
     return functools.reduce(lambda owner, name: getattr(owner, name, None), path.split("."), layer)
 

@@ -1,5 +1,6 @@
 """Who makes and who reads each tensor of a model, across nested models and layers made of layers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import keras
@@ -47,29 +48,31 @@ class Wiring:
     inside: dict[int, list[Node]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: keras.Model) -> "Wiring":
+    def of(cls, model: keras.Model, opened: Callable[[Node], keras.Model | None] | None = None) -> "Wiring":
         """Return the wiring of a model.
 
         Args:
             model: A built Sequential, functional or subclassed Keras model.
+            opened: The model that a call stands for, or `None` for a layer that stays closed; by default whatever can
+                be read and has no rule.
 
         Raises:
             TypeError: If `model` is not a Keras 3 model.
             ValueError: If it is not built, or cannot be read layer by layer.
         """
         wiring = cls()
-        wiring._enter(model)
+        wiring._enter(model, opened or _readable)
         return wiring
 
-    def _enter(self, model: keras.Model) -> list[Node]:
+    def _enter(self, model: keras.Model, opened: Callable[[Node], keras.Model | None]) -> list[Node]:
         graph, own = functional(model), list[Node]()
         self.graphs.append((graph, own))
         for node in walk(graph):
             self.calls.setdefault(id(node.operation), []).append(node)
-            inner = nested(node) if find_rule(node.operation) is None else None
+            inner = opened(node)
             if inner is not None and id(node.operation) not in self.views:
                 self.views[id(node.operation)] = inner
-                self.inside[id(node.operation)] = self._enter(inner)
+                self.inside[id(node.operation)] = self._enter(inner, opened)
             own.append(node)
             self.nodes.append(node)
             for tensor in node.inputs:
@@ -78,6 +81,10 @@ class Wiring:
         for tensor in graph.outputs:
             self.readers.setdefault(id(tensor), []).append(None)
         return own
+
+
+def _readable(node: Node) -> keras.Model | None:
+    return nested(node) if find_rule(node.operation) is None else None
 
 
 def is_addition(operation: keras.Operation) -> bool:

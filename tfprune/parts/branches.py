@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 
 from tfprune.graph import Node
-from tfprune.graph.kinds import exact_kind
+from tfprune.graph.kinds import exact_kind, is_changed
 from tfprune.graph.residual import residual_branches
 from tfprune.graph.wiring import Wiring, is_addition
 from tfprune.layers.scaling_factor import ScalingFactor
@@ -103,15 +103,6 @@ def commutes(operation: keras.Operation, activations: tuple[Callable[..., object
         return keras.activations.leaky_relu in activations
     is_relu = type(operation).__name__ == "Relu" and type(operation).__module__.startswith("keras.")
     return is_relu and keras.activations.relu in activations
-
-
-def is_changed(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer computes something else than its kernel says: it is quantized, or has LoRA weights.
-
-    Args:
-        layer: A layer with a kernel.
-    """
-    return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
 
 
 def _gives_zero(node: Node, zero: set[int], is_zero: IsZero) -> bool:

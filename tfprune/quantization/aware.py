@@ -15,6 +15,7 @@ from tfprune.graph.exclude import Exclude
 from tfprune.quantization.aware_layers import KeepFloat, QuantizeActivation, QuantizeWeights, Range
 from tfprune.quantization.finite import check_finite_weights
 from tfprune.quantization.flattening import flattened
+from tfprune.quantization.forward_folding import fold_normalizations
 from tfprune.quantization.int8_rules import Kind, Rule
 from tfprune.quantization.normalization import folded_weights
 from tfprune.quantization.placement import Operators, Placement, Site, place
@@ -55,7 +56,8 @@ def quantize_aware(
         batch_normalization: What becomes of a BatchNormalization behind a layer with a kernel: `"train"` leaves it as
             it is, `"freeze"` fixes its statistics and weights, `"fold"` puts it into the weights before. Behind
             `Dense`, which has one scale only, it is always folded. Into weights that share values (`cluster_aware`) it
-            is never folded: it is frozen, or an operator of its own.
+            is never folded: it is frozen, or an operator of its own. One behind an activation or pooling, which would
+            be operators of its own in the file, goes into the layers that read it, where all can take it exactly.
         keep_zeros: Whether weights that are zero, as pruning leaves them, stay zero. A kernel of zeros alone trains.
         momentum: The weight of the past in the moving averages of the ranges.
 
@@ -83,7 +85,7 @@ def quantize_aware(
     if is_quantize_aware(model):
         raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
     check_finite_weights(model)
-    flat = flattened(model, exclude)
+    flat = fold_normalizations(flattened(model, exclude), rounds=True)
     operators = Operators.of(flat)
     quantizer = _Quantizer(
         operators, place(flat, operators), batch_normalization, keep_zeros, momentum, names_of_outputs(model)

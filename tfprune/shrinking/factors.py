@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from tfprune.graph import Analysis, Node, analyse
-from tfprune.graph.kinds import exact_kind
+from tfprune.graph.kinds import exact_kind, is_changed
 from tfprune.graph.wiring import Wiring, is_addition
 from tfprune.layers import ScalingFactor
-from tfprune.parts.branches import POSITIVE, ZERO_AT_ZERO, commutes, is_changed, zero_tensors
+from tfprune.parts.branches import POSITIVE, ZERO_AT_ZERO, commutes, zero_tensors
 from tfprune.rewriting.cloning import duplicate
 from tfprune.rewriting.edits import Edit
 
