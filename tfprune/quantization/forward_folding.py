@@ -211,10 +211,17 @@ def _has_layer_before(node: Node, wiring: Wiring) -> bool:
 def _can_take(node: Node, affine: _Affine) -> bool:
     """Whether a layer with a kernel can take a scale and a shift of its input channels into its weights."""
     layer, kind = node.operation, exact_kind(node.operation)
-    if kind.factors != "weights" or is_changed(layer) or _is_channels_first(layer):
+    if kind.factors != "weights" or is_changed(layer) or _is_channels_first(layer) or _shares_values(layer):
         return False
     adds_everywhere = kind.kernels[0].applied_at == "outputs" and not _pads(layer, node.input_shapes[0])
     return adds_everywhere or not affine.shift.any()
+
+
+def _shares_values(layer: Any) -> bool:
+    """Whether the weights of a layer are few numbers again and again, which scales of their inputs would undo."""
+    kernel = exact_kind(layer).kernels[0].of(layer).numpy()
+    living = kernel[kernel != 0]
+    return len(np.unique(living)) <= living.size // 2
 
 
 def _pads(layer: Any, shape: Sequence[int | None]) -> bool:

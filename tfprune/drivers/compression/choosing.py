@@ -65,9 +65,13 @@ class Chooser:
         return prune_channels(model, widths, data=self._statistics(model) if self._informed else None)
 
     def repair(self, small: keras.Model, model: keras.Model) -> None:
-        """Refit a smaller model, in place, to the one that it comes from."""
+        """Refit a smaller model, in place, to the one that it comes from: all but the layers that make the outputs.
+
+        What is left of the features hardly differs from channel to channel, and the answers of the larger model take
+        large weights of them: an output layer that is refitted is worth more at once, but trains badly.
+        """
         if self._repairs:
-            reconstruct(small, model, self._data, max_samples=MAX_SAMPLES)
+            reconstruct(small, model, self._data, layers="body", max_samples=MAX_SAMPLES)
 
     def _statistics(self, model: keras.Model) -> Statistics:
         """What the data says of a model; gathered once, as its weights do not change while channels are chosen."""
