@@ -111,7 +111,7 @@ def test_goes_on_where_it_was_cut_off(tmp_path):
             None,
             train=train,
             prune=PruneChannels(),
-            stop=Stop(rounds=4),
+            stop=Stop(rounds=3),
             rewind=Rewind(step=1),
             options=options,
         )
@@ -127,10 +127,10 @@ def test_goes_on_where_it_was_cut_off(tmp_path):
         kept(tmp_path / "cut", Cut())
     train = Recorder()
     again = kept(tmp_path / "cut", train)
-    assert [told.number for told, *_ in train.seen] == [3, 4]
+    assert [told.number for told, *_ in train.seen] == [3]
     assert again.report == whole.report
     assert_equal(again.model.get_weights(), whole.model.get_weights())
-    assert not (tmp_path / "cut" / "round-2.keras").exists()
+    assert not (tmp_path / "cut" / "round-1.keras").exists()
 
 
 def test_what_does_not_fit_is_refused():

@@ -166,8 +166,8 @@ def test_counts_are_exact_in_every_layer():
     # 12, and 20: of each what floor(n / 5) leaves, until nothing of either goes.
     tickets, found = counts(PruneWeights(), Stop(rounds=20))
     assert tickets[:6] == [[12, 20], [10, 16], [8, 13], [7, 11], [6, 9], [5, 8]]
-    assert tickets[6:] == [[4, 7], [4, 6], [4, 5], [4, 4], [4, 4]]
-    assert found.report.stopped.startswith("round-10 found nothing to prune")
+    assert tickets[6:] == [[4, 7], [4, 6], [4, 5], [4, 4]]
+    assert found.report.stopped.startswith("no more of what round-9 has left can go")
 
 
 def test_counts_are_exact_over_all_layers():
@@ -226,6 +226,7 @@ def kept(path, rewind, train, **asked):
     return found, [*weights_of(found.model), *(each.numpy() for each in found.model.optimizer.variables)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rewind", [Rewind(step=2), InitialWeightsAtEnd()], ids=repr)
 def test_goes_on_after_any_write(tmp_path, monkeypatch, rewind):
     whole, state = kept(tmp_path / "whole", rewind, Recorder())
@@ -355,6 +356,20 @@ def test_fine_tunes_at_a_constant_rate():
     remembered = [state[-1] for state in states]
     assert not remembered[0].any()
     assert all(value.any() for value in remembered[1:])
+
+
+def test_the_dense_model_comes_back_with_its_own_optimizer():
+    scores = iter([1.0, 0.5])
+    options = IterateOptions(
+        validation=DATA, metric=lambda y_true, y_pred: next(scores), fit={"batch_size": 15}, progress=False
+    )
+    stop, rewind = Stop(max_loss_factor=0.9), FineTune(learning_rate=0.25)
+    found = iterate(fitted(), DATA, train=1, stop=stop, rewind=rewind, options=options)
+    assert found.report.returned == "round-0"
+    assert isinstance(found.model.optimizer.get_config()["learning_rate"], dict)
+    assert int(found.model.optimizer.iterations) == 1
+    assert slot_of(found.model).numpy().any()
+    assert found.ticket.density == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tfprune.drivers.iterating.policies import InitialWeights, Policy
 from tfprune.drivers.iterating.pruners import Pruner
 from tfprune.drivers.iterating.rounds import TrainFunction
 from tfprune.drivers.iterating.states import State
-from tfprune.drivers.iterating.steps import LAST, Steps, name_of
+from tfprune.drivers.iterating.steps import LAST, PRETRAIN, Steps, name_of
 from tfprune.drivers.iterating.stop import Stop
 from tfprune.drivers.iterating.ticket import Ticket
 from tfprune.drivers.iterating.trainings import Trainings
@@ -141,6 +141,9 @@ class _Call:
         self._tell(run)
         number, good, stopped = 0, 0, self._stopped(run, steps, 0)
         while not stopped:
+            if not steps.choose(number + 1, model):
+                stopped = f"no more of what {name_of(number)} has left can go: the fraction of it is less than one"
+                break
             number += 1
             model = steps.prune(number, model)
             self._tell(run)
@@ -203,8 +206,6 @@ class _Call:
             limits = self.stop.budget.absolute(dense)
             if all(facts[name] <= limit for name, limit in limits.items()):
                 return f"the model is within {self.stop.budget}"
-        if number and facts["left"] == run.records[-2].facts["left"]:
-            return f"{name_of(number)} found nothing to prune: the fraction of what is left is less than one"
         return ""
 
     def _tell(self, run: Run) -> None:
@@ -233,7 +234,7 @@ class _Call:
 
     def _result(self, run: Run, steps: Steps, model: keras.Model, name: str, stopped: str) -> Iteration:
         rows = []
-        records = [record for record in run.records if record.name in steps.choices]
+        records = [record for record in run.records if record.name != PRETRAIN]
         for record in records:
             facts, number = record.facts, 0 if record.name == LAST else int(record.name.split("-")[1])
             rows.append(

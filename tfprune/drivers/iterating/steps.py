@@ -11,13 +11,14 @@ from tfprune.drivers.iterating.kept_choices import KeptChoices
 from tfprune.drivers.iterating.optimizers import make_constant
 from tfprune.drivers.iterating.policies import FineTune, Policy, Source
 from tfprune.drivers.iterating.pruners import Choice, Pruner
-from tfprune.drivers.iterating.states import State, joined
+from tfprune.drivers.iterating.states import State, joined, optimizer_variables
 from tfprune.drivers.iterating.trainings import Trainings
 from tfprune.drivers.phases import Phase
 from tfprune.drivers.randomness import draw_seed, seed_everything
 from tfprune.drivers.runs import Run
 from tfprune.graph import analyse
 from tfprune.rewriting.cloning import rebuild_anew
+from tfprune.rewriting.compiling import compile_like
 from tfprune.shrinking.budget import measure
 
 _DRAW = 4  # which of a round's random numbers, beside those of its phase
@@ -64,6 +65,9 @@ class Steps:
         self.saved = self.initial
         self._form = self.pruner.whole()
         """What the model at hand has left."""
+        self._as_compiled = keras.Sequential()
+        compile_like(self.dense, self._as_compiled)
+        self._constant = self.policy.learning_rate if isinstance(self.policy, FineTune) else None
         self._files = KeptChoices(self.run.path / "left", self._form)
 
     def train_dense(self) -> keras.Model:
@@ -80,33 +84,39 @@ class Steps:
             model,
         )
 
+    def choose(self, number: int, model: keras.Model) -> bool:
+        """Choose what a round leaves, and return whether anything goes.
+
+        Args:
+            number: Which round it is, from 1.
+            model: The trained model of the round before; of no importance where an earlier process has chosen.
+        """
+        name, before = name_of(number), self.choices[name_of(number - 1)]
+        choice = self._files.find(name)
+        if choice is None:
+            choice = self.pruner.choose(model, before)
+            self._files.keep(name, choice)
+        self.choices[name] = choice
+        return self.pruner.left(choice) != self.pruner.left(before)
+
     def prune(self, number: int, model: keras.Model) -> keras.Model:
-        """Prune once more, bring back what the policy says, and train.
+        """Leave what was chosen, bring back what the policy says, and train.
 
         Args:
             number: Which round it is, from 1.
             model: The model of the round before.
         """
-        name, before = name_of(number), name_of(number - 1)
-
-        def prepare(model: keras.Model) -> keras.Model:
-            choice = self._files.find(name)
-            if choice is None:
-                choice = self.pruner.choose(model, self.choices[before])
-                self._files.keep(name, choice)
-            self.choices[name] = choice
-            return self._began(model, choice, number)
-
-        training = self.trainings.round(number, lambda model: self.pruner.held(model, self.choices[name]))
-        done = self.run.do(
-            Phase(name, prepare, training, lambda model: self._facts(model, name), self.seed, self.policy.settings()),
-            model,
+        name = name_of(number)
+        choice = self.choices[name]
+        phase = Phase(
+            name,
+            lambda model: self._began(model, choice, number),
+            self.trainings.round(number, lambda model: self.pruner.held(model, choice)),
+            lambda model: self._facts(model, name),
+            self.seed,
+            self.policy.settings(),
         )
-        if name not in self.choices:  # a phase that is forgotten is not prepared
-            found = self._files.find(name)
-            assert found is not None
-            self.choices[name] = found
-        return done
+        return self.run.do(phase, model)
 
     def bring_back(self, name: str, model: keras.Model) -> keras.Model:
         """Give the initial weights to what a round has left, and train them: behind the last round of strategy 2.
@@ -131,9 +141,13 @@ class Steps:
             name: The round.
             model: The model of the last.
         """
-        model = self.pruner.apply(
-            model if self.pruner.in_place else self.dense, self.pruner.whole(), self.choices[name]
-        )
+        if not self.pruner.in_place:
+            model = self.pruner.apply(self.dense, self.pruner.whole(), self.choices[name])
+        if name == name_of(0):
+            compile_like(self._as_compiled, model)
+        elif self._constant is not None:
+            make_constant(model, self._constant, State.of(model))
+        optimizer_variables(model)  # built, so that it is loaded too
         self.run.load(name, model)
         return model
 
@@ -149,8 +163,8 @@ class Steps:
         """A model with what the policy brings back."""
         trained, form = State.of(model), self._form
         model = self._formed(model, choice)
-        if isinstance(self.policy, FineTune) and self.policy.learning_rate is not None:
-            trained = make_constant(model, self.policy.learning_rate, trained)
+        if self._constant is not None:
+            trained = make_constant(model, self._constant, trained)
 
         def source(name: Source) -> State:
             if name == "trained":  # weights as the smaller model has them, with constants folded into biases
