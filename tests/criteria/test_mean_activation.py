@@ -99,6 +99,21 @@ def test_every_round_takes_its_part_of_what_is_left(model):
         left = small
 
 
+def test_the_last_of_a_layer_stays_and_others_go_in_its_place():
+    model = network()
+    layer = model.get_layer("dense")
+    layer.set_weights([weight / 1000 for weight in layer.get_weights()])  # all six carry less than any filter
+    sizes, ratio = run(model)[1], 6 / 15
+    assert not expected(sizes, ratio, "global", 1)["dense"].any()
+    small = tfprune.prune_channels(model, ratio, criterion=MeanActivation(), data=found_in(model), ranking=EVERYWHERE)
+    stay = {name: np.ones(len(each), bool) for name, each in sizes.items()}
+    stay["dense"][:] = np.arange(6) == np.argmax(sizes["dense"])
+    others = [(size, name, place) for name in ("first", "second") for place, size in enumerate(sizes[name])]
+    _, name, place = min(others)
+    stay[name][place] = False
+    assert_removed(model, small, stay)
+
+
 def test_of_equal_nodes_the_later_go():
     model = network("relu")
     layer = model.get_layer("dense")

@@ -237,6 +237,8 @@ class Ranking:
     ) -> list[np.ndarray]:
         """Return in which places the channels of each group of a pool go, all of the pool ranked together.
 
+        The best channel of a group never goes, and the next lowest elsewhere goes in its place.
+
         Args:
             scores: For each group one score per channel; infinite ones stay.
             pool: The groups, by their places in `scores`.
@@ -248,9 +250,11 @@ class Ranking:
         Raises:
             ValueError: If a score is NaN.
         """
-        joined = np.concatenate([self.normalized(scores[index]) for index in pool])
-        chosen = np.ones(len(joined), bool) if among is None else np.concatenate([among[index] for index in pool])
-        going = order_of_going(np.where(chosen, joined, np.inf))
+        chosen = [np.ones(len(scores[index]), bool) if among is None else among[index] for index in pool]
+        joined = np.concatenate(
+            [_without_best(self.normalized(scores[index]), own) for index, own in zip(pool, chosen, strict=True)]
+        )
+        going = order_of_going(joined)
         group_of = np.repeat(np.arange(len(pool)), [len(scores[index]) for index in pool])[going]
         return [np.flatnonzero(group_of == place) for place in range(len(pool))]
 
@@ -291,6 +295,15 @@ class Ranking:
             np.add.at(times, member.channels, 1.0)
         total = np.where(times > 0, total, np.inf)
         return np.divide(total, times, out=total, where=times > 0) if self.reduce == "mean" else total
+
+
+def _without_best(scores: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The scores of a group, infinite where a channel may not go; where all others may, the best of them may not."""
+    found = np.where(among, scores, np.inf)
+    left = np.flatnonzero(among)
+    if left.size and found[left].max() < np.inf:
+        found[left[np.argmax(found[left])]] = np.inf
+    return found
 
 
 _FLOOR = 0.25
