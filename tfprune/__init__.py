@@ -3,6 +3,7 @@
 from tfprune import callbacks, layers
 from tfprune.common.moved import keep_old_paths
 from tfprune.drivers.compression import CompressOptions, compress
+from tfprune.drivers.narrowing import fit_narrowing
 from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "compress",
     "export",
+    "fit_narrowing",
     "layers",
     "layerwise_density",
     "profile",

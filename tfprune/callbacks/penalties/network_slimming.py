@@ -92,6 +92,16 @@ class NetworkSlimming(GammaRegularization):
         check_choice("update", update, ("subgradient", "proximal"))
         self.update = update
         self._held: HeldMasks | None = None
+        self._done = 0
+
+    def why_not_narrower(self) -> str:
+        """Return "": training can go on in smaller models."""
+        return ""
+
+    def pause(self) -> None:
+        """Let the optimizer go, without the end of training."""
+        super().pause()
+        self._release()
 
     def combine(self, magnitudes: np.ma.MaskedArray) -> np.ndarray:
         """Return the mean of |gamma| over the layers that a channel passes through."""
@@ -131,7 +141,7 @@ class NetworkSlimming(GammaRegularization):
         super().on_train_begin(logs)
         epochs = self.params.get("epochs", 1)
         self._rounds = self.prune_at or ((epochs + 1) // 2,)
-        total = sum(each.structure.size for each in self.switched)
+        total = sum(self._dense_sizes)
         if self._rounds[-1] > epochs:
             raise ValueError(
                 f"prune_at={self._rounds[-1]} is after the end of this fit, which has {epochs} epochs. Prune earlier, "
@@ -143,7 +153,7 @@ class NetworkSlimming(GammaRegularization):
                 f"are rounded down. Use a ratio of at least {1 / total:.3g}."
             )
         self._gone = [np.zeros(each.structure.size, bool) for each in self.switched]
-        self._done = 0
+        self._done = self._done if self.num_left else 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start in the first epoch; after the last pruning nothing pulls any more."""
@@ -160,7 +170,7 @@ class NetworkSlimming(GammaRegularization):
         """Prune if validation did not, and log what is pruned."""
         self._prune_after(epoch + 1)
         super().on_epoch_end(epoch, logs)
-        self._log(logs, pruned_channels=sum(int(gone.sum()) for gone in self._gone))
+        self._log(logs, pruned_channels=self.num_left + sum(int(gone.sum()) for gone in self._gone))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave every pruned channel exactly zero; prune now where training stopped before its time."""
@@ -172,6 +182,9 @@ class NetworkSlimming(GammaRegularization):
             )
             self._prune_after(self._rounds[-1])
         super().on_train_end(logs)
+        self._release()
+
+    def _release(self) -> None:
         if self._held is not None:
             self._held.release()
             self._held = None
@@ -202,7 +215,8 @@ class NetworkSlimming(GammaRegularization):
             )
         stay = [each.protected(s, self.min_channels) for each, s in zip(self.switched, scores, strict=True)]
         ranked = np.concatenate([np.where(p & (s > -np.inf), np.inf, s) for p, s in zip(stay, scores, strict=True)])
-        wanted, possible = floor_share(len(ranked), ratio), int((ranked < np.inf).sum())
+        wanted = max(floor_share(len(ranked) + self.num_left, ratio) - self.num_left, 0)
+        possible = int((ranked < np.inf).sum())
         if wanted > possible:
             warnings.warn(
                 f"A ratio of {ratio:g} asks for {wanted} of {len(ranked)} channels, but only {possible} can go: every "
