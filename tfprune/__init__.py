@@ -3,7 +3,7 @@
 from tfprune import callbacks, layers
 from tfprune.clustering import cluster, cluster_aware
 from tfprune.common.moved import keep_old_paths
-from tfprune.distillation import distill
+from tfprune.distillation import MovingAverage, distill
 from tfprune.drivers.compression import CompressOptions, compress
 from tfprune.drivers.iterating import (
     FineTune,
@@ -51,6 +51,7 @@ __all__ = [
     "InitialWeights",
     "InitialWeightsAtEnd",
     "IterateOptions",
+    "MovingAverage",
     "PruneChannels",
     "PruneWeights",
     "Ranking",
