@@ -5,7 +5,7 @@ from tfprune.clustering import cluster, cluster_aware
 from tfprune.coding import CodedSize, coded_size, pack, unpack
 from tfprune.common.moved import keep_old_paths
 from tfprune.decomposition import choose_ranks, decompose
-from tfprune.distillation import distill
+from tfprune.distillation import MovingAverage, distill
 from tfprune.drivers.compression import CompressOptions, compress
 from tfprune.drivers.iterating import (
     FineTune,
@@ -55,6 +55,7 @@ __all__ = [
     "InitialWeights",
     "InitialWeightsAtEnd",
     "IterateOptions",
+    "MovingAverage",
     "PruneChannels",
     "PruneWeights",
     "Ranking",

@@ -1,5 +1,6 @@
 """A student with a teacher: a Keras model that is fitted as usual."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,11 @@ import keras
 from keras import ops
 
 from tfprune.data.inputs import input_structure
+from tfprune.distillation.averages import AveragedTeacher, Averages
+from tfprune.distillation.hints import Pairs, Projections, Widths, heard
 from tfprune.distillation.objective import Objective
 from tfprune.distillation.teachers import Teacher
+from tfprune.statistics.taps import tapped
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,17 @@ class Settings:
         loss: None, or what the user gave.
         temperature: Of the logits.
         weight: The part of the loss that comes from the teacher.
+        features: The layers that hints pass between.
+        feature_weight: Of the hints beside the outputs.
+        momentum: Of the student's moving average, if that is the teacher.
     """
 
     loss: Any = None
     temperature: float = 4.0
     weight: float = 0.9
+    features: Pairs = ()
+    feature_weight: float = 1.0
+    momentum: float | None = None
 
 
 @keras.saving.register_keras_serializable("tfprune")
@@ -36,6 +46,7 @@ class Distilled(keras.Model):
     Args:
         student: The model that is trained.
         settings: What by.
+        widths: Those of the hints, where they are known.
         **kwargs: `name` of a Keras model.
 
     Example:
@@ -47,14 +58,17 @@ class Distilled(keras.Model):
     ('Distilled', True)
     """
 
-    def __init__(self, student: keras.Model, settings: Settings, **kwargs: Any) -> None:
+    def __init__(self, student: keras.Model, settings: Settings, widths: Widths | None = None, **kwargs: Any) -> None:
         # Inputs go to the student as they come, which casts them as it always does.
         super().__init__(
             **{"name": f"{student.name}_distilled", "dtype": student.dtype_policy, **kwargs}, autocast=False
         )
         self.student = student
         self.settings = settings
+        self.projections = None if widths is None else Projections(widths)
+        self.averages = None if settings.momentum is None else Averages(student, settings.momentum)
         self._objective: Objective | None = None
+        self._passed = threading.local()  # replicas run in threads
         self.built = True
 
     @property
@@ -74,7 +88,12 @@ class Distilled(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return what the student computes."""
-        return self.student(inputs, training=training)
+        symbolic = any(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten(inputs))
+        if symbolic or not (training and self.settings.features):
+            return self.student(inputs, training=training)
+        outputs, hints = self._run(inputs)
+        self._passed.last = outputs, hints
+        return outputs
 
     def set_teacher(self, teacher: Teacher) -> None:
         """Let another teacher teach; a model that was loaded has none.
@@ -86,6 +105,8 @@ class Distilled(keras.Model):
             ValueError: If its outputs do not fit those of the student.
         """
         self._objective = Objective.of(self, teacher)
+        if self.settings.features and self.projections is None:
+            self.projections = Projections(self._objective.widths)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configure training, as of any Keras model; the loss is that of the labels."""
@@ -119,19 +140,30 @@ class Distilled(keras.Model):
             return {metric.name: metric.result() for metric in self.metrics if metric.name == "loss"}
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
+    def get_metrics_result(self) -> Any:
+        """Return the metrics so far; those of labels only where there have been any."""
+        if all(getattr(metric, "built", True) for metric in self.metrics):
+            return super().get_metrics_result()
+        return {metric.name: metric.result() for metric in self.metrics if metric.name == "loss"}
+
     def get_config(self) -> dict[str, Any]:
         """Return what makes this model again, without its teacher."""
+        kept = ("loss", "temperature", "weight", "feature_weight", "momentum")
         return {
             "name": self.name,
             "student": keras.saving.serialize_keras_object(self.student),
-            "settings": vars(self.settings),
+            "settings": {name: keras.saving.serialize_keras_object(getattr(self.settings, name)) for name in kept},
+            "widths": None if self.projections is None else self.projections.widths,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Distilled":
-        """Return a model without a teacher."""
-        student = keras.saving.deserialize_keras_object(config["student"], custom_objects=custom_objects)
-        return cls(student, Settings(**config["settings"]), name=config["name"])
+        """Return a model without a teacher, or with its own average."""
+        made = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+        model = cls(made["student"], Settings(**made["settings"]), made["widths"], name=made["name"])
+        if model.averages is not None and model.projections is None:
+            model.set_teacher(AveragedTeacher(model, model.student, model.averages))
+        return model
 
     def get_build_config(self) -> dict[str, Any]:
         """Return the shapes that the student was built with."""
@@ -149,4 +181,24 @@ class Distilled(keras.Model):
                 f"{self.name!r} has no teacher, as no file has one. Take tfprune.strip(model), and give it to "
                 "tfprune.distill again, or evaluate it as it is."
             )
-        return self._objective(x, y_pred, sample_weight)
+        return self._objective(x, *self._forward(x, y_pred), sample_weight)
+
+    def _run(self, x: Any) -> tuple[Any, list[Any]]:
+        """The outputs and the hints of the student in training."""
+        layers = [own for own, _ in self.settings.features]
+        with tapped(layers, watch=lambda tensor: None) as taps:
+            outputs = self.student(x, training=True)
+        return outputs, heard(taps, layers, self.student.name)
+
+    def _forward(self, x: Any, y_pred: Any) -> tuple[Any, list[Any]]:
+        """The outputs, and the hints that were made with them."""
+        first = keras.tree.flatten(y_pred)[0]
+        last, self._passed.last = getattr(self._passed, "last", None), None
+        if last is not None and keras.tree.flatten(last[0])[0] is first:
+            return y_pred, last[1]
+        # Where Keras builds a loss, it gives tensors that nothing has made.
+        unmade = not hasattr(first, "numpy") and first.op.type == "Placeholder"
+        if not (unmade or self.settings.features):
+            return y_pred, []
+        made, hints = self._run(x)
+        return (made if unmade else y_pred), hints

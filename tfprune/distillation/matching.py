@@ -1,68 +1,93 @@
 """What a student and its teacher return, found out before training, and whether the two fit."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfprune.data.inputs import input_structure
+from tfprune.distillation.hints import Pairs, Widths, heard, widths_of
 from tfprune.distillation.teachers import Teacher
 from tfprune.distillation.terms import Output
 from tfprune.graph.subclassed import first_line
 from tfprune.statistics.answers import Answer, answers_by_output, losses_by_output
+from tfprune.statistics.taps import tapped
 
-Outputs = list[Output]
+
+@dataclass(frozen=True)
+class Match:
+    """A student and a teacher that fit.
+
+    Attributes:
+        student: The outputs of the student.
+        teacher: As many of the teacher.
+        compiled: The losses that the student's outputs are compiled with.
+        widths: Those of the hints.
+    """
+
+    student: list[Output]
+    teacher: list[Output]
+    compiled: list[Any]
+    widths: Widths
 
 
-def matched(model: keras.Model, student: keras.Model, teacher: Teacher) -> tuple[Outputs, Outputs, list[Any]]:
-    """Return the outputs of student and teacher, one by one.
+def matched(model: Any, features: Pairs, teacher: Teacher) -> Match:
+    """Return what student and teacher return.
 
     Both are traced on symbolic tensors; nothing is computed.
 
     Args:
-        model: What the student is compiled as.
-        student: The model that learns.
+        model: The distilled model.
+        features: The layers that hints pass between.
         teacher: What teaches.
-
-    Returns:
-        Those of the student, as many of the teacher, and the losses that the student's are compiled with.
 
     Raises:
         ValueError: If the teacher does not take what the student takes, or returns something else.
     """
-    found: list[Any] = []
+    student, found = model.student, list[Any]()
 
     def trace(x: Any) -> None:
-        with keras.StatelessScope():
+        layers = [own for own, _ in features]
+        with keras.StatelessScope(), tapped(layers, watch=lambda tensor: None) as taps:
             returned = student(x, training=False)
-        found.extend((returned, answers_by_output(model, returned)))
-        try:
-            answered = teacher.answer(x)[0]
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"The teacher {teacher.name!r} cannot be called with the inputs of the student {student.name!r}: "
-                f"{first_line(error)} Give a teacher of the same inputs; wrap one that needs others: "
-                "keras.Model(inputs, teacher(prepared(inputs)))."
-            ) from error
-        found.extend((answered, teacher.answers(answered, ())))
+        found.extend((returned, answers_by_output(model, returned), heard(taps, layers, student.name)))
+        found.extend(_answer_of(teacher, student, x))
 
-    # What keras.tree flattens may hold lists, which a tf.function takes as they are.
     tf.function(trace, autograph=False).get_concrete_function(_signature(student))
-    returned, answers, answered, others = found
+    returned, answers, own, answered, others, other = found
     _check_structure(student.name, returned, teacher.name, answered)
     names = output_names(student, returned)
-    outputs = _outputs(names, returned, answers), _outputs(names, answered, others)
-    for own, other in zip(*outputs, strict=True):
-        if len(own.shape) != len(other.shape) or any(
-            None not in pair and pair[0] != pair[1] for pair in zip(own.shape[1:], other.shape[1:], strict=False)
-        ):
-            raise ValueError(
-                f"The output {own.name!r} of the student {student.name!r} has the shape {own.shape}, that of the "
-                f"teacher {teacher.name!r} {other.shape}. They have to be alike: give a teacher of the same classes "
-                "and sizes, or cut its outputs: keras.Model(teacher.inputs, part(teacher.output))."
-            )
-    return *outputs, losses_by_output(model, returned)
+    pair = _outputs(names, returned, answers), _outputs(names, answered, others)
+    for each in zip(*pair, strict=True):
+        _check_shapes(*each, student.name, teacher.name)
+    return Match(*pair, losses_by_output(model, returned), widths_of(features, own, other))
+
+
+def _answer_of(teacher: Teacher, student: keras.Model, x: Any) -> tuple[Any, Any, list[Any]]:
+    """What the teacher returns, what is behind it, and the hints."""
+    try:
+        answered, told = teacher.answer(x)
+    except (ValueError, TypeError) as error:
+        if str(error).startswith("features"):
+            raise
+        raise ValueError(
+            f"The teacher {teacher.name!r} cannot be called with the inputs of the student {student.name!r}: "
+            f"{first_line(error)} Give a teacher of the same inputs; wrap one that needs others: "
+            "keras.Model(inputs, teacher(prepared(inputs)))."
+        ) from error
+    return answered, teacher.answers(answered, ()), told
+
+
+def _check_shapes(own: Output, other: Output, student: str, teacher: str) -> None:
+    pairs = zip(own.shape[1:], other.shape[1:], strict=False)
+    if len(own.shape) != len(other.shape) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(
+            f"The output {own.name!r} of the student {student!r} has the shape {own.shape}, that of the teacher "
+            f"{teacher!r} {other.shape}. They have to be alike: give a teacher of the same classes and sizes, or cut "
+            "its outputs: keras.Model(teacher.inputs, part(teacher.output))."
+        )
 
 
 def output_names(model: keras.Model, returned: Any) -> list[str]:
@@ -95,7 +120,7 @@ def _signature(model: keras.Model) -> Any:
     return keras.tree.map_shape_structure(lambda each: tf.TensorSpec((None, *each[1:]), keras.config.floatx()), shape)
 
 
-def _outputs(names: Sequence[str], returned: Any, answers: Sequence[Sequence[Answer]]) -> Outputs:
+def _outputs(names: Sequence[str], returned: Any, answers: Sequence[Sequence[Answer]]) -> list[Output]:
     heads = [tuple((each.kind, each.is_probability) for each in parts) for parts in answers]
     flat = zip(names, keras.tree.flatten(returned), heads, strict=True)
     return [Output(name, tuple(tensor.shape), each) for name, tensor, each in flat]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfprune.distillation.hints import heard
 from tfprune.statistics.answers import Answer, Kind, answers_by_output
 from tfprune.statistics.taps import tapped
 
@@ -28,6 +29,9 @@ class Teacher(ABC):
     @abstractmethod
     def name(self) -> str:
         """What the teacher is called."""
+
+    def start_step(self) -> None:  # noqa: B027, most do nothing
+        """A training step begins, inside the compiled step."""
 
     @abstractmethod
     def answer(self, x: Any) -> tuple[Any, list[Any]]:
@@ -64,7 +68,7 @@ class KerasTeacher(Teacher):
         """Return the outputs for a batch, and the hints."""
         with keras.StatelessScope(), tapped(self._layers, watch=lambda tensor: None) as taps:
             outputs = self.model(x, training=False)
-        return outputs, [taps.of(layer)[-1].outputs[0] for layer in self._layers]
+        return outputs, heard(taps, self._layers, self.name)
 
     def answers(self, outputs: Any, heads: Sequence[Sequence[Head]]) -> list[list[Answer]]:
         """Return for each output what is behind it."""

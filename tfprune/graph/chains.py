@@ -44,6 +44,24 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def teacher_of(model: keras.Model) -> keras.layers.Layer | None:
+    """Return the teacher of a model that holds a `student` and a `teacher`, as those of keras.io do; else `None`.
+
+    Args:
+        model: Any Keras model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> model.student, model.teacher = keras.layers.Dense(2), keras.layers.Dense(4, name="large")
+    >>> teacher_of(model).name
+    'large'
+    """
+    student, teacher = (getattr(model, role, None) for role in ("student", "teacher"))
+    held = isinstance(student, keras.layers.Layer) and isinstance(teacher, keras.layers.Layer)
+    return teacher if held and teacher is not student else None
+
+
 @dataclass(frozen=True)
 class Places:
     """The chains of a model.

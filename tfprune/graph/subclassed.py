@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from tfprune.graph.calls import nodes_in_order
-from tfprune.graph.chains import chains, children
+from tfprune.graph.chains import chains, children, teacher_of
 from tfprune.graph.open_batch import close_batch
 from tfprune.graph.open_sizes import Call, close_sizes
 
@@ -55,6 +55,12 @@ def model_view(model: keras.Model) -> keras.Model:
 
 def without_call(model: keras.Model) -> str:
     """Return what to say of a model whose class only trains others, such as a GAN."""
+    if teacher_of(model) is not None:
+        return (
+            f"The model {model.name!r} ({type(model).__name__}) has no call(), so nothing says what it computes. Give "
+            "it one that returns self.student(inputs, training=training), and build it; or train "
+            "tfprune.distill(model.student, model.teacher) in its place."
+        )
     held = [f"model.{name}" for name, value in vars(model).items() if isinstance(value, keras.Model)]
     return (
         f"The model {model.name!r} ({type(model).__name__}) has no call(), so nothing says what it computes. "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from tfprune.graph.chains import Chain, chains
+from tfprune.graph.chains import Chain, chains, teacher_of
 from tfprune.graph.exclude import Exclude, resolve_exclude
 from tfprune.graph.kinds import find_kind
 from tfprune.graph.walk import check_built
@@ -49,7 +49,7 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
     Those of convolutions, `Dense`, `EinsumDense`, `Embedding`, attention and recurrent layers, of subclasses of them,
     and of your own layers that `tfprune.graph.register_kind` knows; also inside wrappers, nested models and custom
     layers. A shared layer counts once. Kernels that are not trained (`trainable=False`) are left out, since the weights
-    around those that go could not make up for them.
+    around those that go could not make up for them, and so is the `teacher` of a model that has a `student` too.
 
     Args:
         model: A built Keras model.
@@ -78,7 +78,10 @@ def kernels(model: keras.Model, exclude: Exclude = None) -> tuple[Kernel, ...]:
     excluded = resolve_exclude(model, exclude)
     trained = {id(variable) for variable in model.trainable_variables}
     found: dict[str, Kernel] = {}
+    teacher = teacher_of(model)
     for chain in chains(model):
+        if chain[0] is teacher:
+            continue
         holder, (owner, names) = chain[-1], _owner(chain)
         axes = find_kind(holder).kernels
         if not axes or excluded(holder) or not holder.trainable:

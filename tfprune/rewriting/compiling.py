@@ -60,15 +60,24 @@ def compile_like(model: keras.Model, copy: keras.Model, learning_rate: Any = Non
     """
     if not model.compiled:
         return
-    # Private: the arguments as given to compile(). The public get_compile_config() has only names and configs, in
-    # which lambdas cannot be found and some losses lose arguments. tests/shrinking/test_shrink.py fails when it moves.
-    arguments = dict(model._compile_config.config)
+    arguments = compile_arguments(model)
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(_new_metric, arguments.get(name))
     optimizer = arguments["optimizer"]
     if learning_rate is not None or isinstance(optimizer, keras.optimizers.Optimizer):
         arguments["optimizer"] = _new_optimizer(keras.optimizers.get(optimizer), learning_rate)
     copy.compile(**arguments)
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return what a compiled model was compiled with, as it was given.
+
+    Args:
+        model: A compiled model.
+    """
+    # Private: the arguments as given to compile(). The public get_compile_config() has only names and configs, in
+    # which lambdas cannot be found and some losses lose arguments. tests/shrinking/test_shrink.py fails when it moves.
+    return dict(model._compile_config.config)
 
 
 def _new_optimizer(optimizer: keras.optimizers.Optimizer, learning_rate: Any) -> keras.optimizers.Optimizer:
