@@ -31,6 +31,7 @@ from tfprune.quantization import quantize_aware
 from tfprune.reconstruction import ReconstructionReport, reconstruct
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.depth import remove_layers, residual_blocks
+from tfprune.shrinking.dropout import adjust_dropout
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
@@ -65,6 +66,7 @@ __all__ = [
     "Stop",
     "Ticket",
     "Widths",
+    "adjust_dropout",
     "benchmark",
     "callbacks",
     "channel_groups",
