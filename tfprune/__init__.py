@@ -25,7 +25,7 @@ from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, 
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.measure import benchmark, compare, layerwise_density, sensitivity
+from tfprune.measure import benchmark, compare, layerwise_density, quantization_errors, sensitivity
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware
 from tfprune.reconstruction import ReconstructionReport, reconstruct
@@ -87,6 +87,7 @@ __all__ = [
     "profile",
     "prune_channels",
     "prune_weights",
+    "quantization_errors",
     "quantize_aware",
     "recalibrate",
     "reconstruct",
