@@ -26,12 +26,13 @@ from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, 
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.measure import benchmark, compare, layerwise_density, sensitivity
+from tfprune.measure import benchmark, compare, layerwise_density, quantization_errors, sensitivity
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware
 from tfprune.reconstruction import ReconstructionReport, reconstruct
 from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.depth import remove_layers, residual_blocks
+from tfprune.shrinking.dropout import adjust_dropout
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.recalibration import recalibrate
 from tfprune.shrinking.removal import shrink
@@ -67,6 +68,7 @@ __all__ = [
     "Stop",
     "Ticket",
     "Widths",
+    "adjust_dropout",
     "benchmark",
     "callbacks",
     "channel_groups",
@@ -88,6 +90,7 @@ __all__ = [
     "profile",
     "prune_channels",
     "prune_weights",
+    "quantization_errors",
     "quantize_aware",
     "recalibrate",
     "reconstruct",

@@ -5,6 +5,7 @@ from tfprune.measure.comparing import compare
 from tfprune.measure.comparison import ComparedModel, Comparison, Latency
 from tfprune.measure.density import DensityReport, KernelDensity, layerwise_density
 from tfprune.measure.group_sensitivity import sensitivity
+from tfprune.measure.rounding_errors import QuantizationErrors, RoundingError, quantization_errors
 from tfprune.measure.sensitivity_report import Sensitivity, SensitivityRow
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "FileTiming",
     "KernelDensity",
     "Latency",
+    "QuantizationErrors",
+    "RoundingError",
     "Sensitivity",
     "SensitivityRow",
     "benchmark",
     "compare",
     "layerwise_density",
+    "quantization_errors",
     "sensitivity",
 ]
