@@ -278,6 +278,7 @@ def test_a_training_function_that_makes_no_steps_is_told():
         model.fit(X, Y, batch_size=2, verbose=0, callbacks=[Update(Function(lambda t: t / 100))])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["known", "unknown"])
 def test_decays_that_grow_count_updates_that_are_made(form):
     growing = GrowingRegularization(1e-3, frequency=4)

@@ -52,7 +52,7 @@ def accuracy(model, name):
     return float(np.mean(np.asarray(model(array_inputs(name))).argmax(axis=1) == Y))
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "form", "data"), TABLE)
 def test_recalibrate_measures_the_same(name, form, data):
     expected, model = MODELS[name](), MODELS[name]()
@@ -73,7 +73,7 @@ def test_export_calibrates_on_the_same(name, form, data, models):
         np.testing.assert_array_equal(samples["b"], B)
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "form", "data"), WITH_LABELS)
 @pytest.mark.usefixtures("no_files")
 def test_compare_and_reports_score_the_same(name, form, data, models):
@@ -84,7 +84,7 @@ def test_compare_and_reports_score_the_same(name, form, data, models):
     assert gather([models[name]], data(), None, None, ()).comparison.models[0].score == expected
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore:The structure of .inputs")  # fit says so of a dict for a single input
 @pytest.mark.parametrize(("name", "form", "data"), WITH_LABELS)
 def test_compress_prepares_the_same(name, form, data, models):

@@ -83,6 +83,7 @@ def test_float32_model_is_its_own_twin(net):
     assert float32_twin(net) is net
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_twin_of_a_half_precision_model_has_its_weights_and_computes_in_float32(policy):
     inner = keras.Sequential(

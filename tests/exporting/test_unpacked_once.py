@@ -58,7 +58,7 @@ def visits(monkeypatch):
     return counts
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mode", OPTIONS)
 def test_export_unpacks_each_content_once(mode, visits, tmp_path):
     if mode.endswith("-weights"):

@@ -40,7 +40,7 @@ def test_stateful_layers_are_refused(nested, tmp_path):
         tfprune.export(model, tmp_path / "m.tflite")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("aware", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "mixed_float16"])
 def test_other_precisions_become_float32(dtype, aware, tmp_path):
@@ -68,6 +68,7 @@ def test_calibration_as_the_converter_takes_it(form, tmp_path):
     assert report.verified_on == expected.verified_on
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("aware", [False, True])
 def test_an_output_that_is_exactly_zero(aware, tmp_path):
     inputs = keras.Input((5,))

@@ -167,6 +167,7 @@ def test_factors_of_an_excluded_model_are_left_to_the_optimizer(form):
     assert [structure.name for structure in callback.structures] == [model.layers[1].name]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("form", ["list", "function"])
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_an_attention_or_wrapper_with_an_excluded_layer_stays_in_float(form, position):

@@ -48,6 +48,7 @@ def test_a_mask_passes():
     assert np.array_equal(keras.src.backend.get_keras_mask(x), [[True, False]])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_trains_with_the_models_own_optimizer(jit_compile):
     model = keras.Sequential([keras.Input((8, 8, 2)), L.Flatten(), L.Dense(3), ScalingFactor(name="factor")])

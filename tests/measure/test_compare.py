@@ -90,7 +90,7 @@ def test_accuracy_by_hand():
     assert "-60.00 pp" in str(result)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "data",
     [

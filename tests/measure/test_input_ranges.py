@@ -87,7 +87,7 @@ def test_models_that_tell_nothing(first):
     assert notes(model, PIXELS / 127.5 - 1) == []
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("io_dtype", ["int8", "uint8", "float32"])
 @pytest.mark.parametrize("path", ["calibrated", "aware"])
 def test_files_for_small_numbers(tmp_path, io_dtype, path):

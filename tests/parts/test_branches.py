@@ -59,6 +59,7 @@ STAYING = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", VANISHING)
 def test_a_branch_without_its_weights_adds_nothing_and_shrink_leaves_it_out(name):
     model = with_branch(*VANISHING[name]())

@@ -1,6 +1,7 @@
 """The quickstart works in small, writes what it says, and refuses what it cannot do before it trains."""
 
 import argparse
+import functools
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 import quickstart
+
+import tfprune
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,8 +27,12 @@ def npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(npz, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "new" / "folder"
-    with quickstart.console.capture() as capture:
+    """What a run writes: a quarter of the width, steps that are not traced, since there is one of them, few timings."""
+    out, conv = tmp_path_factory.mktemp("runs") / "new" / "folder", quickstart.conv
+    with pytest.MonkeyPatch.context() as patch, quickstart.console.capture() as capture:
+        patch.setattr(quickstart, "conv", lambda x, filters, strides=1: conv(x, filters // 4, strides))
+        patch.setattr(keras.Model, "run_eagerly", property(lambda model: True, lambda model, value: None))
+        patch.setattr(tfprune, "benchmark", functools.partial(tfprune.benchmark, runs=3, warmup=1))
         quickstart.main(["--dataset", str(npz), "--epochs", "1", "--ratio", "0.25", "--seed", "3", "--out", str(out)])
     (out / "printed.txt").write_text(capture.get())
     return out

@@ -67,7 +67,7 @@ def test_copies_compute_with_what_was_adapted(name, copy):
     assert np.abs(found - expected).mean() < 0.02 * expected.std()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("copy", COPIES)
 def test_recurrent_layers_go_on_from_their_state(copy):
     keras.utils.set_random_seed(0)

@@ -118,6 +118,7 @@ def mobilenet():
     return model
 
 
+@pytest.mark.slow
 def test_mobilenet_loses_blocks():
     model = mobilenet()
     scaled = set_factors(with_scaling_factors(model), zero=[0, 3, 4, 9])

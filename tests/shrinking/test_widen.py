@@ -175,6 +175,7 @@ def test_adapted_state_is_kept():
     np.testing.assert_allclose(wide.get_layer("normalization")(x), normalization(x))
 
 
+@pytest.mark.slow
 def test_mobilenet():
     model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=5)
     wide = widen(model, 1.4)

@@ -89,6 +89,7 @@ class TestModelsOfWidths:
         )
         assert filters(prune_channels(model, Widths({"second": 2}))) == (8, 2)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(
         "options",
         [

@@ -75,7 +75,7 @@ def samples(model, count=6):
     [residual, mobile, shared, recurrent, subclassed, densely_connected, preactivation],
     ids=lambda f: f.__name__,
 )
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 def test_gates_are_what_the_weights_that_read_them_say(build):
     model = randomize(build())
     found = gather(model, samples(model), ["gradient", "gate_gradient"], loss=lambda y, a: keras.ops.sum(a**2))

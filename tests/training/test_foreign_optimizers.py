@@ -100,7 +100,7 @@ CALLBACKS = [
 ]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("place", "make"), list(zip(PLACES, CALLBACKS, strict=True)))
 def test_zeros_are_held_in_every_step_of_every_optimizer(place, make):
     model = two_parts(by(lambda model: found(model)))
@@ -130,6 +130,7 @@ def test_nothing_is_remembered_of_masked_weights():
             assert not slot.numpy()[model.get_layer(name).kernel.numpy() == 0].any()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
 def test_rigl_replaces_one_update_of_each_optimizer(steps_per_execution):
     model = two_parts(by(lambda model: (model.first, model.second)), steps_per_execution=steps_per_execution)
@@ -175,7 +176,7 @@ def half_by_hand(model, index):
     return by_hand(model, index) if index else lambda grads, part: model.optimizer.apply(grads, part)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("step_of", "make"),
     [

@@ -146,7 +146,7 @@ def test_a_gradient_that_was_asked_for_too_late_is_still_awaited():
 COMPILED = [{}, {"steps_per_execution": 2}, {"jit_compile": True}, {"run_eagerly": True}]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("options", COMPILED, ids=str)
 def test_a_step_whose_update_is_replaced_moves_nothing_but_counts(options):
     optimizer = keras.optimizers.Adam(0.1, weight_decay=0.1, use_ema=True, ema_overwrite_frequency=1)
@@ -179,6 +179,7 @@ def test_several_captures_at_different_steps():
     assert any(not np.array_equal(later[path], watched[path]) for path in later)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("replaced", [0, 1])
 def test_windows_of_accumulated_gradients_stay_aligned_when_a_step_is_replaced(replaced):
     """A replaced step adds nothing to its window, which closes one step later: as if the batch had not been there."""

@@ -86,7 +86,7 @@ def test_steps_that_run_as_one_are_not_taken_apart():
 
 
 def test_quantize_aware_model_trains_on_frozen_beside_a_callback_that_prunes():
-    aware = compiled(tfprune.quantize_aware(compiled(build())), "adam", jit_compile=False)
+    aware = compiled(tfprune.quantize_aware(compiled(build())), "sgd", jit_compile=False)
     (wrapper,) = [layer for layer in aware.layers if getattr(layer, "normalization", None) is not None]
     trace = Trace(wrapper.normalization, wrapper.layer.kernel)
     callbacks = [MagnitudePruning(0.5), FreezeBatchNormalization(1), trace]

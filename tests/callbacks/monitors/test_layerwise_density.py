@@ -61,6 +61,7 @@ def test_rewiring_keeps_the_density_of_every_layer():
     assert total / 40 == pytest.approx(1 - history["sparsity"][-1])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("order", "last"), [(1, 0.5), (-1, 1.0)])
 def test_before_soft_pruning_it_sees_what_was_alive_until_then(order, last):
     callbacks = [SoftFilterPruning(0.5, frequency=2), LayerwiseDensity()][::order]

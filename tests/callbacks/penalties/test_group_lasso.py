@@ -38,7 +38,7 @@ def trained(callback, optimizer, steps=1, **options):
 
 def one_step(callback, momentum=0.0):
     """The weights before, the gradients there in NumPy, and the weights after a real step with the callback."""
-    before, after = trained(callback, keras.optimizers.SGD(RATE, momentum=momentum))
+    before, after = trained(callback, keras.optimizers.SGD(RATE, momentum=momentum), run_eagerly=True)
     return before, gradients_of(before, *data()), after
 
 
@@ -87,9 +87,18 @@ def test_a_proximal_step_is_the_formula(weighting, momentum):
     assert_equal(after, factored(stepped, *factors))
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str)
-@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize(
+    ("every", "options"),
+    [
+        (None, {"jit_compile": True}),
+        (2, {"steps_per_execution": 3}),
+        pytest.param(None, {}, marks=pytest.mark.slow),
+        pytest.param(None, {"steps_per_execution": 3}, marks=pytest.mark.slow),
+        pytest.param(2, {}, marks=pytest.mark.slow),
+        pytest.param(2, {"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_each_proximal_step_takes_its_own_learning_rate(every, options):
     # Keras counts a schedule in calls of the optimizer, also where only every second call updates weights.
     schedule = keras.optimizers.schedules.ExponentialDecay(RATE, every or 1, decay_rate=0.25, staircase=True)
@@ -123,7 +132,7 @@ def test_the_subgradient_is_that_of_the_logged_penalty(parts):
     """Finite differences of `penalty`, against what one step of a loss without gradient moves."""
     model = network()
     model.compile(
-        keras.optimizers.SGD(1.0), loss=lambda y, prediction: 0.0 * keras.ops.sum(prediction), jit_compile=False
+        keras.optimizers.SGD(1.0), loss=lambda y, prediction: 0.0 * keras.ops.sum(prediction), run_eagerly=True
     )
     before = [weight.numpy() for weight in model.weights]
     callback = GroupLasso(0.01, parts=parts, update="subgradient")
@@ -180,11 +189,11 @@ def test_the_authors_truncation_makes_zeros_and_spares_min_channels():
     model = network()
     model.get_layer("a").kernel.assign(np.full((3, 4), 1e-6))
     model.get_layer("a").bias.assign(np.array([1e-6, -1e-6, 2e-6, 1e-6]))
-    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     callback = GroupLasso(1e-3, parts="filter", update="subgradient")
     model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0, callbacks=[callback])
     assert (model.get_layer("a").kernel.numpy() != 0).all()  # no step, no truncation
-    model.compile(keras.optimizers.SGD(1e-9), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(1e-9), "mse", run_eagerly=True)
     with pytest.warns(UserWarning, match="has left 1 of 4 parts of 'a'"):
         model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0, callbacks=[callback])
     assert (model.get_layer("a").kernel.numpy() != 0).all(axis=0).tolist() == [True, False, False, False]
@@ -193,7 +202,7 @@ def test_the_authors_truncation_makes_zeros_and_spares_min_channels():
 
 
 def test_channels_that_nothing_reads_are_made_zero_when_training_ends_and_removed():
-    model = compiled(randomize(residual()), keras.optimizers.SGD(1e-3), jit_compile=False)
+    model = compiled(randomize(residual()), keras.optimizers.SGD(1e-3), run_eagerly=True)
     for name in ("branch", "head"):
         kernel = model.get_layer(name).kernel
         kernel.assign(kernel.numpy() * np.array([1.0, 1e-6, 1.0, 1e-6, 1.0])[:, None])
@@ -208,7 +217,7 @@ def test_channels_that_nothing_reads_are_made_zero_when_training_ends_and_remove
 
 def test_min_channels_of_more_than_one():
     model = network()
-    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(RATE), "mse", run_eagerly=True)
     with pytest.warns(UserWarning, match="has left 3 of 4 parts of 'a'|has left 3 of 5 parts of 'b'"):
         model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0, callbacks=[GroupLasso(1e3, min_channels=3)])
     small = tfprune.shrink(model)

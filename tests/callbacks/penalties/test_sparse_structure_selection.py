@@ -101,7 +101,7 @@ def test_each_step_uses_its_own_learning_rate():
     model = two_blocks()
     expected, _ = reference(model, 0.5, [0.2, 0.1, 0.05], momentum=0.5)
     model.compile(
-        keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.2, 1, 0.5)), "mse", jit_compile=False
+        keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.2, 1, 0.5)), "mse", run_eagerly=True
     )
     fit(model, SparseStructureSelection(0.5, momentum=0.5))
     np.testing.assert_allclose(factors(model), expected, rtol=1e-4)
@@ -110,7 +110,7 @@ def test_each_step_uses_its_own_learning_rate():
 def test_strength_may_follow_a_schedule():
     model, schedule = two_blocks(), Cosine(0.5, end=4, unit="steps")
     expected, _ = reference(model, [schedule.value(step) for step in range(3)], [0.05] * 3)
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     fit(model, SparseStructureSelection(schedule))
     np.testing.assert_allclose(factors(model), expected, rtol=1e-4)
 
@@ -129,7 +129,7 @@ def test_optimizer_does_not_touch_the_factors(make):
     model = two_blocks()
     model.get_layer("first_dense").trainable = model.get_layer("second_dense").trainable = False
     expected, _ = reference(model, 0.5, [0.01] * 3, train_kernels=False)
-    model.compile(make(), "mse", jit_compile=False)
+    model.compile(make(), "mse", run_eagerly=True)
     fit(model, SparseStructureSelection(0.5))
     np.testing.assert_allclose(factors(model), expected, rtol=1e-5)
     slots = [slot for layer in scaling_factors(model) for slot in slots_by_path(model)[layer.factor.path]]
@@ -143,7 +143,7 @@ def test_mixed_float16():
     try:
         model = two_blocks()
         expected, _ = reference(model, 0.4, [0.05] * 3)
-        model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
         assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
         fit(model, SparseStructureSelection(0.4))
     finally:
@@ -153,14 +153,14 @@ def test_mixed_float16():
 
 def test_with_masks_that_are_held():
     model = two_blocks()
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     fit(model, None, callbacks=[tfprune.callbacks.MagnitudePruning(0.5), SparseStructureSelection(0.4)])
     assert all(0 < factor < 1 for factor in factors(model))
 
 
 def test_use_ema_leaves_zeros():
     model = two_blocks()
-    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), "mse", run_eagerly=True)
     with pytest.warns(UserWarning, match="all 2 blocks"):
         fit(model, SparseStructureSelection(20.0), epochs=3)
     assert factors(model) == [0.0, 0.0]
@@ -185,7 +185,7 @@ def test_blocks_die_and_are_logged(tmp_path):
 
 def test_regularization_loss_is_strength_times_the_sum():
     model = two_blocks()
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     history = fit(model, SparseStructureSelection(0.3)).history
     assert history["regularization_loss"] == [pytest.approx(0.3 * np.sum(factors(model)), rel=1e-6)]
     assert history["removed_blocks"] == [0]
@@ -219,7 +219,7 @@ def test_some_channels_always_stay(min_channels):
 
 def test_excluded_factors_are_left_to_the_optimizer():
     model = two_blocks()
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     callback = SparseStructureSelection(20.0, exclude=[model.get_layer("second_factor")])
     with pytest.warns(UserWarning, match="all 1 blocks"):
         fit(model, callback, epochs=2)
@@ -231,19 +231,19 @@ def test_excluded_factors_are_left_to_the_optimizer():
 def test_frozen_factors_stay():
     model = two_blocks()
     model.get_layer("first_factor").trainable = False
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     fit(model, SparseStructureSelection(0.5))
     assert factors(model)[0] == 1 > factors(model)[1]
 
 
 def test_a_second_fit_starts_without_velocity():
     model = two_blocks()
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     callback = SparseStructureSelection(0.4)
     fit(model, callback)
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    copy.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    copy.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     fit(model, callback)
     fit(copy, SparseStructureSelection(0.4))
     np.testing.assert_allclose(factors(model), factors(copy), rtol=1e-6)
@@ -256,7 +256,7 @@ class Interrupt(keras.callbacks.Callback):
 
 def test_interrupted_fit_leaves_a_model_that_fits_again():
     model = two_blocks()
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     with pytest.raises(KeyboardInterrupt):
         fit(model, None, callbacks=[SparseStructureSelection(0.4), Interrupt()])
     with pytest.warns(UserWarning, match="of a fit that was interrupted"):
@@ -267,7 +267,7 @@ def test_interrupted_fit_leaves_a_model_that_fits_again():
 
 def test_checkpoints_hold_the_factors(tmp_path):
     model = two_blocks()
-    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
     fit(model, None, callbacks=[SparseStructureSelection(0.4), checkpoint])
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -276,7 +276,7 @@ def test_checkpoints_hold_the_factors(tmp_path):
 
 
 def test_fine_tuning_after_shrinking():
-    model = compiled(with_scaling_factors(randomize(residual())), keras.optimizers.Adam(0.01), jit_compile=False)
+    model = compiled(with_scaling_factors(randomize(residual())), keras.optimizers.SGD(0.01), run_eagerly=True)
     fit(model, SparseStructureSelection(0.01), images(16), 8)
     small = tfprune.shrink(model)
     assert set(fit(small, None, images(16), 8, callbacks=[]).history) == {"loss", "accuracy"}
