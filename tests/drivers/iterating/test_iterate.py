@@ -274,6 +274,9 @@ def test_another_model_or_data_is_refused(tmp_path):
         iterate(other, None, train=untrained, stop=Stop(rounds=3), options=options)
     with pytest.raises(ValueError, match=r"\(policy: .*'InitialWeights'.* then, .*'FineTune'.* now\)"):
         iterate(network(), None, train=untrained, stop=Stop(rounds=3), rewind=FineTune(), options=options)
+    other = PruneWeights(lambda layer: 0.5)
+    with pytest.raises(ValueError, match=r"fractions: \[0\.2\] then, \[0\.5\] now"):
+        iterate(network(), None, train=untrained, stop=Stop(rounds=3), prune=other, options=options)
     data = np.ones((20, 3)), np.ones((20, 4))
     options = IterateOptions(path=tmp_path / "run", metric=total, progress=False)
     with pytest.raises(ValueError, match=r"data: None then, .*samples"):
@@ -377,6 +380,7 @@ def test_the_dense_model_comes_back_with_its_own_optimizer():
     [
         (ValueError, "fraction must be a number in", lambda: PruneWeights(1.0)),
         (ValueError, "fraction must be a number in", lambda: PruneWeights(0)),
+        (ValueError, "fraction must be a number in", lambda: PruneWeights("0.2")),
         (ValueError, "ratio must be a number in", lambda: tfprune.PruneChannels(0.0)),
         (ValueError, "Give one fraction", lambda: PruneWeights({}, ranking="global")),
         (ValueError, "Stop needs a rule", lambda: Stop()),
@@ -388,7 +392,18 @@ def test_the_dense_model_comes_back_with_its_own_optimizer():
         (TypeError, "callbacks must be a function", lambda: IterateOptions(callbacks=[])),
     ],
     ids=[
-        *("all", "nothing", "no-channels", "two-rankings", "no-rule", "factor", "no-point", "negative", "slots"),
+        *(
+            "all",
+            "nothing",
+            "text",
+            "no-channels",
+            "two-rankings",
+            "no-rule",
+            "factor",
+            "no-point",
+            "negative",
+            "slots",
+        ),
         *("rate", "callbacks"),
     ],
 )

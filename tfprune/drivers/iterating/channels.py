@@ -58,6 +58,10 @@ class ChannelPruner(Pruner):
         self._data = data if needs else None
         self._judge(copy)  # refuses what does not fit, before work begins
 
+    def settings(self) -> dict[str, Any]:
+        """Return the size of each group that is pruned, and where it stands among all."""
+        return {"groups": [[i, g.size] for i, g in enumerate(self._analysis.groups) if not g.frozen]}
+
     def whole(self) -> Choice:
         """Return the choice with which all is left."""
         return {name: np.ones(group.size, bool) for name, group in self._groups.items()}

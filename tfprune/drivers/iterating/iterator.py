@@ -1,7 +1,6 @@
 """`iterate`: rounds of pruning and training, and what comes back between them."""
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from typing import Any
 import keras
 
 from tfprune.data.fingerprints import model_fingerprint
-from tfprune.drivers.compression.data import Data, prepare
+from tfprune.drivers.compression.data import Data
 from tfprune.drivers.compression.validation import Validation
 from tfprune.drivers.display import Display
-from tfprune.drivers.iterating.channels import ChannelPruner
+from tfprune.drivers.iterating.asked import check_rules, check_types, prepared_data, pruner_for
 from tfprune.drivers.iterating.iterate_options import IterateOptions
 from tfprune.drivers.iterating.iteration_report import Iteration, IterationReport, RoundReport
 from tfprune.drivers.iterating.policies import InitialWeights, Policy
@@ -25,7 +24,6 @@ from tfprune.drivers.iterating.steps import LAST, PRETRAIN, Steps, name_of
 from tfprune.drivers.iterating.stop import Stop
 from tfprune.drivers.iterating.ticket import Ticket
 from tfprune.drivers.iterating.trainings import Trainings
-from tfprune.drivers.iterating.weights import WeightPruner
 from tfprune.drivers.iterating.what import PruneChannels, PruneWeights
 from tfprune.drivers.runs import Run
 from tfprune.graph import analyse
@@ -88,15 +86,15 @@ def iterate(
     >>> [each.left for each in found.report.rounds]
     [48, 39, 32]
     """
-    _check_types(stop, prune, rewind, options)
+    check_types(stop, prune, rewind, options)
     options = options or IterateOptions()
-    prepared = _prepared(model, data, train, stop, options)
+    prepared = prepared_data(model, data, train, options)
     copy = duplicate(model, analyse(model))[0]
     training = None if prepared is None else prepared.training
-    pruner = _pruner(model, copy, prune, training, stop)
+    pruner = pruner_for(model, copy, prune, training, stop)
     trainings = Trainings(training, train, rewind, pruner, options)
     trainings.check(model)
-    _check_rules(stop, rewind, prepared)
+    check_rules(stop, rewind, prepared)
     call = _Call(model, copy, prepared, stop, prune, rewind, options, pruner, trainings)
     with _folder(options) as folder:
         return call.run(folder)
@@ -139,7 +137,7 @@ class _Call:
     def _rounds(self, run: Run, steps: Steps) -> Iteration:
         model = steps.train_dense()
         self._tell(run)
-        number, good, stopped = 0, 0, self._stopped(run, steps, 0)
+        number, good, stopped = 0, 0, self._stopped(run, 0)
         while not stopped:
             if not steps.choose(number + 1, model):
                 stopped = f"no more of what {name_of(number)} has left can go: the fraction of it is less than one"
@@ -147,8 +145,8 @@ class _Call:
             number += 1
             model = steps.prune(number, model)
             self._tell(run)
-            stopped = self._stopped(run, steps, number)
-            if self._accepted(run, number):
+            stopped = self._stopped(run, number)
+            if self._accepts(run, number):
                 good = number
                 if number > 1:
                     run.forget(name_of(number - 1))
@@ -162,7 +160,7 @@ class _Call:
 
     def _plan(self, run: Run) -> None:
         """Tell the display how much there is to do, as far as that is known."""
-        rounds = self._num_rounds()
+        rounds = self.stop.num_rounds(self.prune.of_each)
         if rounds is None:
             run.display.say("How many rounds there will be is not known, so neither is the time that is left.")
             return
@@ -171,42 +169,12 @@ class _Call:
         epochs = self.trainings.epochs + rounds * self.trainings.epochs_of_round() + again
         run.display.plan(rounds + 1 + more, epochs)
 
-    def _num_rounds(self) -> int | None:
-        """How many rounds there will be at most, by the rules that say so."""
-        found = [] if self.stop.rounds is None else [self.stop.rounds]
-        fraction = self.prune.fraction if isinstance(self.prune, PruneWeights) else self.prune.ratio
-        if self.stop.sparsity is not None and isinstance(fraction, float):
-            found.append(math.ceil(round(math.log(1 - self.stop.sparsity) / math.log(1 - fraction), 9)))
-        return min(found, default=None)
+    def _accepts(self, run: Run, number: int) -> bool:
+        return self.stop.accepts(_facts(run, number), _facts(run, 0))
 
-    def _accepted(self, run: Run, number: int) -> bool:
-        factor = self.stop.max_loss_factor
-        if factor is None:
-            return True
-        facts = {record.name: record.facts for record in run.records}
-        return bool(facts[name_of(number)]["score"] >= factor * facts[name_of(0)]["score"])
-
-    def _stopped(self, run: Run, steps: Steps, number: int) -> str:
+    def _stopped(self, run: Run, number: int) -> str:
         """Which rule ends the rounds after this one; empty if none does."""
-        facts, dense = run.records[-1].facts, next(r.facts for r in run.records if r.name == name_of(0))
-        factor = self.stop.max_loss_factor
-        if factor is not None and dense["score"] <= 0:
-            raise ValueError(
-                f"max_loss_factor compares with the dense model's score, which is {dense['score']:g}. It has to be "
-                "above 0: pass a metric of which higher is better, such as accuracy."
-            )
-        if not self._accepted(run, number):
-            limit = f"{factor:g} times {dense['score']:.4g}"
-            return f"{name_of(number)} has the score {facts['score']:.4g}, below {limit}"
-        if self.stop.rounds is not None and number >= self.stop.rounds:
-            return f"{number} rounds are done"
-        if self.stop.sparsity is not None and 1 - facts["left"] / facts["total"] >= self.stop.sparsity:
-            return f"the sparsity {self.stop.sparsity:g} is reached"
-        if self.stop.budget is not None:
-            limits = self.stop.budget.absolute(dense)
-            if all(facts[name] <= limit for name, limit in limits.items()):
-                return f"the model is within {self.stop.budget}"
-        return ""
+        return self.stop.reached(number, _facts(run, number), _facts(run, 0))
 
     def _tell(self, run: Run) -> None:
         facts = run.records[-1].facts
@@ -227,6 +195,7 @@ class _Call:
             "train": self.trainings.train if isinstance(self.trainings.train, int) else "function",
             **self.stop.settings(),
             **self.prune.settings(),
+            **self.pruner.settings(),
             "policy": self.rewind.settings(),
             "metric": getattr(metric, "name", None) or getattr(metric, "__name__", None),
             "seed": self.options.seed,
@@ -245,7 +214,7 @@ class _Call:
                     parameters=facts["parameters"],
                     epochs=len(record.history),
                     score=facts.get("score"),
-                    accepted=self._accepted(run, number),
+                    accepted=self._accepts(run, number),
                 )
             )
         metric = "" if self.data is None else getattr(self.options.metric, "name", None) or "accuracy"
@@ -260,6 +229,11 @@ class _Call:
     def _ticket(self, steps: Steps, row: RoundReport) -> Ticket:
         origin = {"round": row.name, "score": row.score, **self._settings()}
         return Ticket(self.pruner.masks(steps.choices[row.name]), steps.ticket_weights(), origin)
+
+
+def _facts(run: Run, number: int) -> dict[str, Any]:
+    """What is known of a round."""
+    return next(record.facts for record in run.records if record.name == name_of(number))
 
 
 def _nameless(config: Any) -> Any:
@@ -277,53 +251,3 @@ def _folder(options: IterateOptions) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tfprune-") as folder:
         yield Path(folder) / "rounds"
-
-
-def _check_types(stop: Any, prune: Any, rewind: Any, options: Any) -> None:
-    expected = {
-        "stop": (stop, Stop, "Stop(rounds=10)"),
-        "prune": (prune, PruneWeights | PruneChannels, "PruneWeights(0.2)"),
-        "rewind": (rewind, Policy, "InitialWeights()"),
-        "options": (options, IterateOptions | None, "IterateOptions(seed=1)"),
-    }
-    for name, (value, kind, example) in expected.items():
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} must be one such as tfprune.{example}. Received: {value!r}.")
-
-
-def _prepared(model: keras.Model, data: Any, train: Any, stop: Stop, options: IterateOptions) -> Data | None:
-    """Checked data; None if there is none."""
-    if data is None and callable(train):
-        if options.validation is not None:
-            return Data(None, prepare(model, options.validation, options.validation, 0).validation, split=False)
-        return None
-    if not model.compiled and not callable(train):
-        raise ValueError(
-            f"The model {model.name!r} is not compiled: loss and optimizer are taken from there. Compile it as for its "
-            "training, model.compile(optimizer, loss), or pass a function as `train`."
-        )
-    return prepare(model, data, options.validation, options.seed)
-
-
-def _pruner(model: keras.Model, copy: keras.Model, prune: Any, data: Any, stop: Stop) -> Pruner:
-    if isinstance(prune, PruneWeights):
-        if stop.budget is not None:
-            raise ValueError("A budget is met by removing channels. Pass prune=PruneChannels(), or Stop(sparsity=...).")
-        return WeightPruner(model, copy, prune, data)
-    if stop.sparsity is not None:
-        raise ValueError(
-            "A sparsity is of single weights. With PruneChannels pass Stop(budget=...) or Stop(rounds=...)."
-        )
-    return ChannelPruner(model, copy, prune, data)
-
-
-def _check_rules(stop: Stop, rewind: Policy, data: Data | None) -> None:
-    if stop.max_loss_factor is None:
-        return
-    if data is None:
-        raise ValueError("max_loss_factor compares scores on validation data. Pass IterateOptions(validation=(x, y)).")
-    if rewind.at_end:
-        raise ValueError(
-            "max_loss_factor says which round is the last good one, and InitialWeightsAtEnd trains another model "
-            "behind it, of which it says nothing. Use InitialWeights(), or another rule."
-        )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -42,6 +43,10 @@ class Pruner(ABC):
     """What is counted: `"weights"` or `"channels"`."""
     in_place: bool
     """Whether a model keeps its form, and is pruned in place."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what functions and lists of layers stand for, in the user's model, as plain values."""
 
     @abstractmethod
     def whole(self) -> Choice:

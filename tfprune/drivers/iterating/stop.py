@@ -1,6 +1,9 @@
 """When rounds end."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tfprune.common.checks import check_count, check_fraction
 from tfprune.shrinking.budget import Budget
@@ -53,3 +56,53 @@ class Stop:
         """Return the rules that are given, as plain values."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         return {**given, **({"budget": self.budget.limits()} if self.budget else {})}
+
+    def num_rounds(self, fraction: float | None) -> int | None:
+        """Return how many rounds there will be at most, by the rules that say so; None if none does.
+
+        Args:
+            fraction: What goes of what is left, if that is one number.
+        """
+        found = [] if self.rounds is None else [self.rounds]
+        if self.sparsity is not None and fraction is not None:
+            found.append(math.ceil(round(math.log(1 - self.sparsity) / math.log(1 - fraction), 9)))
+        return min(found, default=None)
+
+    def accepts(self, facts: Mapping[str, Any], dense: Mapping[str, Any]) -> bool:
+        """Return whether a round's score is within `max_loss_factor`.
+
+        Args:
+            facts: What is known of the round.
+            dense: What is known of the dense training.
+        """
+        factor = self.max_loss_factor
+        return factor is None or bool(facts["score"] >= factor * dense["score"])
+
+    def reached(self, number: int, facts: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+        """Return which rule ends the rounds after this one, in words; an empty text if none does.
+
+        Args:
+            number: Of the round.
+            facts: What is known of it.
+            dense: What is known of the dense training.
+
+        Raises:
+            ValueError: If the dense score is not above 0, so that no factor of it is a limit.
+        """
+        if self.max_loss_factor is not None and not dense["score"] > 0:
+            raise ValueError(
+                f"max_loss_factor compares with the dense model's score, which is {dense['score']:g}. It has to be "
+                "above 0: pass a metric of which higher is better, such as accuracy."
+            )
+        if not self.accepts(facts, dense):
+            limit = f"{self.max_loss_factor:g} times {dense['score']:.4g}"
+            return f"round-{number} has the score {facts['score']:.4g}, below {limit}"
+        if self.rounds is not None and number >= self.rounds:
+            return f"{number} rounds are done"
+        if self.sparsity is not None and 1 - facts["left"] / facts["total"] >= self.sparsity:
+            return f"the sparsity {self.sparsity:g} is reached"
+        if self.budget is not None:
+            limits = self.budget.absolute(dense)
+            if all(facts[name] <= limit for name, limit in limits.items()):
+                return f"the model is within {self.budget}"
+        return ""

@@ -48,6 +48,10 @@ class WeightPruner(Pruner):
         self._granularity = weight_choice.Choice(self._kernels, {}, prune.granularity)
         self._measure = measure_for(self._criterion, copy, self._kernels, data, rounds=2)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the fraction of each kernel."""
+        return {"fractions": list(self._fractions.values())}
+
     def whole(self) -> Choice:
         """Return the choice with which all is left."""
         return {name: np.ones(tuple(kernel.variable.shape), bool) for name, kernel in self._kernels.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from tfprune.common.checks import check_choice
@@ -43,7 +44,7 @@ class PruneWeights:
         as_weight_criterion(self.criterion, "PruneWeights")
         check_choice("ranking", self.ranking, ("local", "global"))
         check_granularity(self.granularity, Granularity, "PruneWeights")  # type: ignore[type-abstract]
-        if _is_number(self.fraction):
+        if not (isinstance(self.fraction, Mapping) or callable(self.fraction)):
             check_part("fraction", self.fraction)
         elif self.ranking == "global":
             raise ValueError(
@@ -51,11 +52,15 @@ class PruneWeights:
                 "Give one fraction, and name what stays dense in `exclude`."
             )
 
+    @property
+    def of_each(self) -> float | None:
+        """The fraction of what is left, if it is one number for all layers."""
+        return float(self.fraction) if isinstance(self.fraction, Real) else None
+
     def settings(self) -> dict[str, object]:
         """Return what tells it from others, as plain values, but for what functions do."""
         return {
             "prune": "weights",
-            "fraction": self.fraction if _is_number(self.fraction) else "by layer",
             "criterion": _described(self.criterion),
             "ranking": self.ranking,
             "granularity": repr(self.granularity),
@@ -92,6 +97,11 @@ class PruneChannels:
         check_part("ratio", self.ratio)
         check_granularity(self.granularity, Channel, "PruneChannels")
 
+    @property
+    def of_each(self) -> float:
+        """The ratio of what is left."""
+        return self.ratio
+
     def settings(self) -> dict[str, object]:
         """Return what tells it from others, as plain values, but for what functions do."""
         return {
@@ -113,13 +123,9 @@ def check_part(name: str, value: Any) -> float:
     Raises:
         ValueError: If it is none.
     """
-    if not _is_number(value) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
         raise ValueError(f"{name} must be a number in (0, 1): the part of what is left that goes. Received: {value!r}.")
     return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return not (isinstance(value, Mapping) or callable(value))
 
 
 def _described(item: Any) -> str:
