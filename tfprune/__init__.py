@@ -21,6 +21,7 @@ from tfprune.drivers.iterating import (
     Ticket,
     iterate,
 )
+from tfprune.drivers.narrowing import fit_narrowing
 from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
@@ -78,6 +79,7 @@ __all__ = [
     "decompose",
     "distill",
     "export",
+    "fit_narrowing",
     "iterate",
     "layers",
     "layerwise_density",

@@ -55,9 +55,9 @@ def masks_without(switched: Sequence[Switched], gone: Sequence[np.ndarray]) -> M
     return masks
 
 
-def check_any_goes(switched: Sequence[Switched], ratio: float) -> None:
-    """Raise a ValueError if a ratio of all switched channels is none."""
-    total = sum(each.structure.size for each in switched)
+def check_any_goes(switched: Sequence[Switched], ratio: float, left: int = 0) -> None:
+    """Raise a ValueError if a ratio of all switched channels, and of those that have left the model, is none."""
+    total = left + sum(each.structure.size for each in switched)
     if not floor_share(total, ratio):
         raise ValueError(
             f"At a ratio of {ratio:g} no channel would be pruned: gammas switch {total} channels, and counts are "
@@ -66,7 +66,12 @@ def check_any_goes(switched: Sequence[Switched], ratio: float) -> None:
 
 
 def choose_lowest(
-    switched: Sequence[Switched], scores: Sequence[np.ndarray], ratio: float, min_channels: int, stacklevel: int = 2
+    switched: Sequence[Switched],
+    scores: Sequence[np.ndarray],
+    ratio: float,
+    min_channels: int,
+    stacklevel: int = 2,
+    left: int = 0,
 ) -> list[np.ndarray]:
     """Choose the channels of the lowest scores, ranked together; of equal ones the later go.
 
@@ -76,6 +81,7 @@ def choose_lowest(
         ratio: The fraction of all channels that goes, rounded down.
         min_channels: How many of each always stay, unless they are gone; others go in their place.
         stacklevel: Whose line a warning names.
+        left: How many channels have left the model already; they count as gone.
 
     Returns:
         For each of `switched`, one bool per channel, True for those that go.
@@ -90,7 +96,7 @@ def choose_lowest(
         raise ValueError("Gammas are NaN, so channels have no rank. Lower the learning rate.")
     stay = [each.protected(s, min_channels) for each, s in zip(switched, scores, strict=True)]
     ranked = np.concatenate([np.where(p & (s > -np.inf), np.inf, s) for p, s in zip(stay, scores, strict=True)])
-    wanted, possible = floor_share(len(ranked), ratio), int((ranked < np.inf).sum())
+    wanted, possible = max(floor_share(len(ranked) + left, ratio) - left, 0), int((ranked < np.inf).sum())
     if wanted > possible:
         warnings.warn(
             f"A ratio of {ratio:g} asks for {wanted} of {len(ranked)} channels, but only {possible} can go: every "

@@ -163,7 +163,11 @@ class Ranking:
         return NORMALIZATIONS[self.normalize](scores, np.isfinite(scores))
 
     def choose(
-        self, groups: Sequence[ChannelGroup], shares: Sequence[Share], granularity: Channel | None = None
+        self,
+        groups: Sequence[ChannelGroup],
+        shares: Sequence[Share],
+        granularity: Channel | None = None,
+        left: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """Choose the channels that stay: share by share, each among those that the last one left.
 
@@ -173,6 +177,8 @@ class Ranking:
             groups: The channel groups.
             shares: Pairs of a criterion and the fraction of all channels that goes by it.
             granularity: How many channels a group keeps at least, and a multiple of how many.
+            left: How many channels each group has lost already: shares are those of all channels that it had, and
+                these went first. None for none.
 
         Returns:
             For each group one bool per channel, True for those that stay.
@@ -189,17 +195,23 @@ class Ranking:
         """
         granularity, pools = granularity or Channel(), self.pools(groups)
         keep = [np.ones(group.size, bool) for group in groups]
+        lost = [0] * len(groups) if left is None else list(left)
+        owing = np.array([sum(lost[index] for index in pool) for pool in pools], int)
         earlier: list[list[tuple[AnyChannelCriterion, int]]] = [[] for _ in groups]
         for number, (criterion, sparsity) in enumerate(shares, 1):
             scores = [self.scores(group, criterion, kept) for group, kept in zip(groups, keep, strict=True)]
-            counts = self.counts(scores, pools, sparsity, keep)
+            wanted = [Channel().count(sum(groups[i].size + lost[i] for i in pool), sparsity) for pool in pools]
+            paid = np.minimum(wanted, owing)
+            owing = owing - paid
+            counts = self.counts(scores, pools, wanted - paid, keep)
             if self.within is not None:
                 criterion = self.within
                 scores = [self.scores(group, criterion, kept) for group, kept in zip(groups, keep, strict=True)]
             for index, (group, count) in enumerate(zip(groups, counts, strict=True)):
                 if number == len(shares):
                     gone = sum(each for _, each in earlier[index])
-                    allowed = self.allow(group.size, gone + count, granularity)
+                    size, all_gone = lost[index] + group.size, lost[index] + gone + count
+                    allowed = max(self.allow(size, all_gone, granularity) - lost[index], 0)
                     if allowed < gone:  # rounding takes back more than this share would drop
                         keep[index] = self._at_most(allowed, group, earlier[index])
                     count = max(allowed - gone, 0)
@@ -211,7 +223,7 @@ class Ranking:
         self,
         scores: Sequence[np.ndarray],
         pools: Sequence[Sequence[int]],
-        sparsity: float,
+        wanted: Sequence[int] | np.ndarray,
         among: Sequence[np.ndarray] | None = None,
     ) -> list[int]:
         """Return how many channels of each group go when those of each pool are ranked together.
@@ -219,17 +231,16 @@ class Ranking:
         Args:
             scores: For each group one score per channel; infinite ones stay.
             pools: Which groups are ranked together; see `pools`.
-            sparsity: The fraction of all channels of a pool to prune, in [0, 1).
+            wanted: How many channels of each pool go.
             among: For each group which channels may go; all if left out.
 
         Returns:
             One count per group; every pool keeps a channel.
         """
         counts = [0] * len(scores)
-        for pool in pools:
-            wanted = Channel().count(sum(len(scores[index]) for index in pool), sparsity)
+        for pool, count in zip(pools, wanted, strict=True):
             for index, ranks in zip(pool, self.ranks(scores, pool, among), strict=True):
-                counts[index] = int(np.searchsorted(ranks, wanted))
+                counts[index] = int(np.searchsorted(ranks, count))
         return counts
 
     def ranks(

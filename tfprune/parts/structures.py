@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -85,6 +85,21 @@ class Structure:
         cut = [one.parts for one in self.slices if one.axes]
         parts = [np.arange(self.size), *(np.unique(each[each >= 0]) for each in cut)]
         return tuple({found.tobytes(): found for found in parts}.values())
+
+    def that_stay(self, kept: Mapping[int, Sequence[np.ndarray]]) -> np.ndarray:
+        """Return which parts a smaller copy of the model still has something of.
+
+        Args:
+            kept: For each variable (by id) the positions that stay on each of its axes.
+
+        Returns:
+            One bool per part.
+        """
+        stays = np.zeros(self.size, bool)
+        for one in self.slices:
+            parts = one.parts[np.ix_(*(kept[id(one.variable)][axis] for axis in one.axes))]
+            stays[parts[parts >= 0]] = True
+        return stays
 
     def squared_norms(self, weight: Weight) -> Any:
         """Return the sum of squares of every part.

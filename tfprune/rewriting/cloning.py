@@ -14,6 +14,7 @@ from tfprune.graph.walk import Shape
 from tfprune.rewriting.edits import Edits
 from tfprune.rewriting.engine import Rewriter
 from tfprune.rewriting.kept_positions import remember
+from tfprune.rewriting.optimizer_state import SlicedVariable, carry_optimizer, check_carries
 
 
 def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: dict[int, np.ndarray]) -> keras.Model:
@@ -31,6 +32,41 @@ def rebuild(model: keras.Model, analysis: Analysis, alive: np.ndarray, biases: d
     small = _Resizer(analysis, alive, biases).rewrite(model)
     remember(small, model, analysis, alive)
     return small
+
+
+def rebuild_in_training(
+    model: keras.Model, analysis: Analysis, alive: np.ndarray
+) -> tuple[keras.Model, list[SlicedVariable]]:
+    """Return a copy in which only some channels stay, whose optimizer goes on where the model's is.
+
+    Args:
+        model: The model, compiled; it is not changed.
+        analysis: Its analysis.
+        alive: One bool per channel number; False for those that go, all of which carry zeros.
+
+    Returns:
+        A new model, and which part of the model's variables each of its variables holds.
+
+    Raises:
+        ValueError: If the optimizer's state cannot be carried, or weights would have to change so that a layer computes
+            the same with fewer channels.
+    """
+    check_carries(model)
+    resizer = _Resizer(analysis, alive)
+    small = resizer.rewrite(model)
+    if any(factor != 1 for factor in resizer.factors.values()):
+        raise ValueError(
+            f"A layer of {model.name!r} divides by how many channels it has, so that weights change when some of them "
+            "go, and train in another way. Shrink without carry_optimizer, with a new optimizer."
+        )
+    remember(small, model, analysis, alive)
+    variables = [
+        SlicedVariable(source, target, resizer.kept(source))
+        for layer, twin in resizer.copies.pairs
+        for source, target in zip(layer.variables, twin.variables, strict=True)
+    ]
+    carry_optimizer(model, small, variables)
+    return small, variables
 
 
 def rebuild_anew(model: keras.Model, analysis: Analysis, counts: np.ndarray) -> keras.Model:
@@ -84,7 +120,7 @@ class _Resizer(Rewriter):
         self._trace, self._alive, self._biases = analysis.trace, alive, biases or {}
         self._calls = {call.node.key: call for call in reversed(analysis.trace.calls)}
         self._first = {id(call.layer): call for call in reversed(analysis.trace.calls)}
-        self._factors: dict[int, float] = {}
+        self.factors: dict[int, float] = {}
 
     def opened(self, node: Node) -> keras.Model | None:
         return self._trace.views.get(id(node.operation))
@@ -125,7 +161,7 @@ class _Resizer(Rewriter):
         if rule is not None and rule.resize is not None:
             rule.resize(self._first[id(layer)], config, self._alive)
         if rule is not None and rule.rescale is not None:
-            self._factors.update(rule.rescale(self._first[id(layer)], self._alive))
+            self.factors.update(rule.rescale(self._first[id(layer)], self._alive))
         sizes = self._trace.config_sizes.get(id(layer), {})
         config |= {key: count_alive(channels, self._alive) for key, channels in sizes.items()}
         if id(layer) in self._biases and "use_bias" in config:  # an EinsumDense has its bias already
@@ -144,10 +180,18 @@ class _Resizer(Rewriter):
         sources = [variable for variable in layer.variables if bias is None or variable is not layer.bias]
         for variable, target in zip(sources, targets, strict=True):
             value = self._what_stays(variable)
-            target.assign(value * self._factors[id(variable)] if id(variable) in self._factors else value)
+            target.assign(value * self.factors[id(variable)] if id(variable) in self.factors else value)
         if bias is not None:
             made = self._trace.bindings[id(layer.kernel), len(layer.kernel.shape) - 1].channels
             copy.bias.assign(bias[self._alive[made]])
+
+    def kept(self, variable: keras.Variable) -> tuple[np.ndarray, ...]:
+        """Return for each axis of a variable the positions that stay."""
+        bound = [self._trace.bindings.get((id(variable), axis)) for axis in range(len(variable.shape))]
+        return tuple(
+            np.arange(size) if each is None else np.flatnonzero(self._alive[each.channels])
+            for size, each in zip(variable.shape, bound, strict=True)
+        )
 
     def _what_stays(self, variable: keras.Variable) -> np.ndarray:
         value: np.ndarray = variable.numpy()

@@ -11,9 +11,11 @@ from tfprune.graph.liveness import CONSTANT, arrivals
 from tfprune.layers import scaling_factors
 from tfprune.parts.channels import zero_channels
 from tfprune.rewriting.cloning import duplicate, rebuild
+from tfprune.rewriting.optimizer_state import check_carries
 from tfprune.shrinking.constants import fold_constants, probe_inputs, run
 from tfprune.shrinking.factors import adds_zeros, fold_scaling_factors
 from tfprune.shrinking.input_selection import ended_channels
+from tfprune.shrinking.narrowing import check_only_zeros, narrow
 
 RESIDUAL = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 """A larger difference from the masked model, relative to its largest output, is told to the user."""
@@ -23,7 +25,12 @@ Keep = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 
 
 def shrink(
-    model: keras.Model, keep: Keep | None = None, *, approximate: bool = False, select_inputs: bool = False
+    model: keras.Model,
+    keep: Keep | None = None,
+    *,
+    approximate: bool = False,
+    select_inputs: bool = False,
+    carry_optimizer: bool = False,
 ) -> keras.Model:
     """Remove every channel that carries no information, and return a smaller, plain Keras model.
 
@@ -34,8 +41,9 @@ def shrink(
     difference that can be measured is told in a warning.
 
     Layer names, data types and compile settings are kept, with a fresh optimizer: a learning rate schedule starts
-    anew, so compile again to fine-tune with another. The result saves and loads without tfprune. The model itself
-    is not changed. Every layer keeps at least one channel.
+    anew, so compile again to fine-tune with another. With `carry_optimizer` the optimizer goes on where the model's is,
+    and the smaller model trains on as the model would with those channels held at zero. The result saves and loads
+    without tfprune. The model itself is not changed. Every layer keeps at least one channel.
 
     A residual branch that adds zeros for every input, since the gamma and beta or the kernel and bias at its end are
     zero, is left out with its addition. `tfprune.layers.ScalingFactor` layers go as well: branches whose factor is zero
@@ -52,6 +60,8 @@ def shrink(
         select_inputs: Narrow also branches whose BatchNormalization ends channels that others still read (gamma and
             beta are zero), as in pre-activation ResNets: a `keras.ops.take` in front of it takes the others. It
             copies its input, so measure whether that pays on your device.
+        carry_optimizer: Give the new optimizer what the model's has: its count of steps, learning rate and loss scale,
+            and of momentum and averages the parts of the channels that stay. Only channels that are zero can go so.
 
     Returns:
         A new model of the same class. A subclassed model with a `call` of its own comes back as a plain functional
@@ -61,7 +71,8 @@ def shrink(
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `keep` is not a mapping from groups.
         ValueError: If it is not built or cannot be read layer by layer, or `keep` names a foreign or frozen group,
-            an index out of range, or no channel at all.
+            an index out of range, or no channel at all; with `carry_optimizer`, if the optimizer's state cannot be cut
+            to channels, or channels would leave constants in biases, which then train in another way.
 
     Example:
 
@@ -72,11 +83,27 @@ def shrink(
     >>> small.get_layer("hidden").units
     2
     """
+    if carry_optimizer:
+        if approximate or select_inputs:
+            raise ValueError(
+                "carry_optimizer goes with neither approximate nor select_inputs, which change what trains."
+            )
+        return _shrink_in_training(model, keep)
     small = _shrink(model, keep, approximate, quiet=select_inputs)
     if select_inputs:
         selection = ended_channels(small, approximate)
         return small if selection is None else _remove(small, *selection)
     return small
+
+
+def _shrink_in_training(model: keras.Model, keep: Keep | None) -> keras.Model:
+    check_carries(model)
+    analysis = analyse(model)
+    removed = analysis.removable() if keep is None else _unkept(analysis, keep)
+    check_only_zeros(model, analysis, removed, None if keep is None else analysis.alive(removed))
+    if keep is None and not removed.size:
+        _warn_nothing_dead(analysis)
+    return narrow(model, analysis, removed)[0]
 
 
 def _shrink(model: keras.Model, keep: Keep | None, approximate: bool, quiet: bool) -> keras.Model:
@@ -98,23 +125,32 @@ def _shrink_folded(model: keras.Model, approximate: bool) -> keras.Model:
     return _remove(model, analysis, removed) if removed.size else model
 
 
-def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.Model:
+def _unkept(analysis: Analysis, keep: Keep) -> np.ndarray:
+    """The labels of the channels that are not listed."""
+    choice = _resolved(analysis, keep)
+    removed = np.concatenate([np.zeros(0, int), *[group.labels[~kept] for group, kept in choice]])
+    if len(analysis.spare(removed)) < len(removed):
+        raise ValueError("keep would leave a part of a split or slice without channels. Keep one of each part.")
+    return removed
+
+
+def _resolved(analysis: Analysis, keep: Keep) -> list[tuple[ChannelGroup, np.ndarray]]:
     if not isinstance(keep, Mapping):
         raise TypeError(
             "keep must map groups of tfprune.channel_groups(model) to the indices that stay. "
             f"Received: {type(keep).__name__}."
         )
-    choice = [resolve_keep(analysis.groups, group, indices) for group, indices in keep.items()]
-    removed = np.concatenate([np.zeros(0, int), *[group.labels[~kept] for group, kept in choice]])
-    if len(analysis.spare(removed)) < len(removed):
-        raise ValueError("keep would leave a part of a split or slice without channels. Keep one of each part.")
-    alive = analysis.alive(removed)
+    return [resolve_keep(analysis.groups, group, indices) for group, indices in keep.items()]
+
+
+def _remove_unkept(model: keras.Model, analysis: Analysis, keep: Keep) -> keras.Model:
+    alive = analysis.alive(_unkept(analysis, keep))
     levels = [
         arrival.level[~alive[arrival.binding.channels]] for arrival in arrivals(analysis.trace, analysis.labels, alive)
     ]
     if not analysis.trace.approximate and not any((level == CONSTANT).any() for level in levels):
         return rebuild(model, analysis, alive, {})
-    return _remove_from_masked_copy(model, analysis, choice)
+    return _remove_from_masked_copy(model, analysis, _resolved(analysis, keep))
 
 
 def _remove_from_masked_copy(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfprune.callbacks.filters.stages import Plan, Stage, as_stages
+from tfprune.callbacks.narrowing import Narrowable
 from tfprune.common.checks import check_choice
 from tfprune.criteria import AnyChannelCriterion, as_channel_criterion
 from tfprune.granularity import Channel, check_granularity
@@ -27,7 +28,7 @@ FADING = 0.1
 """How much of what carries a filter (bias, gamma, beta) is left at each soft pruning."""
 
 
-class FilterPruning(keras.callbacks.Callback):
+class FilterPruning(keras.callbacks.Callback, Narrowable):
     """Zero whole filters: held from before training, or softly after every few epochs.
 
     In soft mode the kernels of filters are zeroed at the end of an epoch, before validation, and may grow back in the
@@ -97,6 +98,8 @@ class FilterPruning(keras.callbacks.Callback):
         self.mode = mode
         self.exclude = exclude
         self._groups: tuple[ChannelGroup, ...] = ()
+        self._dense_sizes: list[int] = []
+        self._dense_kernels: list[tuple[int, int]] = []
         self._held: HeldMasks | None = None
         self._foreign: ForeignUpdates | None = None
         self._plan = Plan((), None)
@@ -111,6 +114,8 @@ class FilterPruning(keras.callbacks.Callback):
             self._groups = groups.free
         else:
             self._groups = _single_layers(groups, resolve_exclude(self.model, self.exclude))
+        self._dense_sizes = self.take_over(self._dense_sizes, [group.size for group in self._groups])
+        self._dense_kernels = self.take_over(self._dense_kernels, [_sizes(each) for each in self._producers()])
         self._plan = Plan.of(self.stages, (self.params or {}).get("epochs"), end=1.0 if self.mode == "soft" else 0.75)
         self._check_groups(groups)
         self._held = self._foreign = self._epoch = self._pruned_epoch = None
@@ -150,17 +155,28 @@ class FilterPruning(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave every pruned filter exactly zero, however training ended."""
         if self._held is not None:
-            self._held.release()
-            self._held = self._foreign = None
+            self.pause()
         else:
             apply_masks(self.model, self._masks())
+
+    def why_not_narrower(self) -> str:
+        """Return why training cannot go on in smaller models."""
+        if self.mode == "soft":
+            return 'filters that it zeroes grow back; use mode="hard"'
+        return "" if self.ranking.scope == "local" else 'it ranks filters of several layers; use ranking="local"'
+
+    def pause(self) -> None:
+        """Let the optimizer go; what is zero stays so."""
+        if self._held is not None:
+            self._held.release()
+            self._held = self._foreign = None
 
     def _check_groups(self, groups: ChannelGroups) -> None:
         if not self._groups:
             raise ValueError(f"{type(self).__name__} finds no prunable layer in {self.model.name!r}.\n{groups}")
         rates = [rate for _, rate in self._plan.shares(self._plan.epochs or 0, last=True)]
         named = f"At a rate of {', '.join(f'{rate:g}' for rate in rates)} no filter would be pruned:"
-        sizes = [group.size for group in self._groups]
+        sizes = self._dense_sizes
         pools = [sum(sizes[index] for index in pool) for pool in self.ranking.pools(self._groups)]
         if not any(Channel().count(pool, rate) for pool in pools for rate in rates):
             what = "layer" if self.ranking.scope == "local" else "set of layers that are ranked together"
@@ -210,19 +226,33 @@ class FilterPruning(keras.callbacks.Callback):
 
     def _choose(self) -> list[tuple[ChannelGroup, np.ndarray]]:
         """The groups, each with the channels that stay."""
-        kept = self.ranking.choose(self._groups, self._shares, self.granularity)
+        kept = self.ranking.choose(self._groups, self._shares, self.granularity, self._left())
         return list(zip(self._groups, kept, strict=True))
 
     def _masks(self) -> Masks:
         """What makes and what carries the channels that go, as masks."""
         return channel_masks(self._choose(), ("producer", "affine"))
 
+    def _left(self) -> list[int]:
+        """How many filters of each group have left the model since training began."""
+        return [dense - group.size for dense, group in zip(self._dense_sizes, self._groups, strict=True)]
+
+    def _producers(self) -> list[Member]:
+        return [member for group in self._groups for member in group.producers]
+
     def _measure(self) -> tuple[float, int]:
-        kernels = [member.variable for group in self._groups for member in group.producers]
-        zeros = sum(int((kernel.numpy() == 0).sum()) for kernel in kernels)
-        size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
-        filters = sum(int(zero_channels(group.producers, group.size).sum()) for group in self._groups)
-        return zeros / size, filters
+        zeros = 0.0
+        for member, (dense, dense_filters) in zip(self._producers(), self._dense_kernels, strict=True):
+            size, filters = _sizes(member)
+            there = dense * filters / dense_filters  # filters that have left the model count as zero, as they were
+            zeros += dense - there + there * int((member.variable.numpy() == 0).sum()) / size
+        pruned = sum(int(zero_channels(group.producers, group.size).sum()) for group in self._groups)
+        return zeros / sum(dense for dense, _ in self._dense_kernels), sum(self._left()) + pruned
+
+
+def _sizes(member: Member) -> tuple[int, int]:
+    """How many weights a kernel has, and how many filters."""
+    return int(np.prod(member.variable.shape)), int(member.variable.shape[member.axis])
 
 
 def _of_weights(ranking: Ranking, who: str) -> Ranking:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfprune.callbacks.active_schedule import ActiveSchedule
+from tfprune.callbacks.narrowing import Narrowable
 from tfprune.callbacks.penalties.strength import Strength
 from tfprune.common.checks import check_count, check_not_negative
 from tfprune.graph import ChannelGroup, channel_groups
@@ -26,7 +27,7 @@ from tfprune.training.optimizers import updating_optimizers
 from tfprune.training.step import Gradients, StepHook, Weight, averages_by_path
 
 
-class SparsityRegularization(keras.callbacks.Callback):
+class SparsityRegularization(keras.callbacks.Callback, Narrowable):
     """Base of the callbacks that push whole structures to zero, in every training step.
 
     A subclass finds the structures (`find_structures`), and pulls at them through the gradients that the optimizer
@@ -68,6 +69,7 @@ class SparsityRegularization(keras.callbacks.Callback):
         self.structures: tuple[Structure, ...] = ()
         self._hook: StepHook | None = None
         self._foreign: ForeignUpdates | None = None
+        self._dense_sizes: tuple[int, ...] = ()
 
     @abstractmethod
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
@@ -134,6 +136,8 @@ class SparsityRegularization(keras.callbacks.Callback):
         self.structures = tuple(structure for structure in self.find_structures(groups.free) if structure.slices)
         if not self.structures:
             raise ValueError(f"{type(self).__name__} finds nothing to prune in {self.model.name!r}.\n{groups}")
+        sizes = tuple(structure.size for structure in self.structures)
+        self._dense_sizes = self.take_over(self._dense_sizes, sizes)
         self._warned: set[Structure] = set()
         self._started = False
         self._clock, self._given = self._timed()
@@ -171,12 +175,25 @@ class SparsityRegularization(keras.callbacks.Callback):
             self._warn_at_minimum(structure, parts)
         if logs is not None:
             logs["regularization_loss"] = self._strength_now() * self.penalty()
-            logs["channels_below_threshold"] = sum(int(parts.sum()) for parts in dead.values())
+            logs["channels_below_threshold"] = self.num_left + sum(int(parts.sum()) for parts in dead.values())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let the optimizer go, and make dead parts zero throughout."""
         if self._let_go() and self.strength != 0:
             apply_masks(self.model, self.dead_masks())
+
+    @property
+    def num_left(self) -> int:
+        """How many parts have left the model since training began, where it goes on in smaller models."""
+        return sum(self._dense_sizes) - sum(structure.size for structure in self.structures)
+
+    def why_not_narrower(self) -> str:
+        """Return why training cannot go on in smaller models."""
+        return "its channels become zero when training ends, so that none could leave before"
+
+    def pause(self) -> None:
+        """Let the optimizer go, without the end of training."""
+        self._let_go()
 
     def dead(self) -> dict[Structure, np.ndarray]:
         """Return, for each structure, which parts have a norm of at most `threshold`; `min_channels` never do."""

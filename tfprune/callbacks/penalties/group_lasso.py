@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfprune.callbacks.narrowing import Kept
 from tfprune.callbacks.penalties.base import SparsityRegularization, add_to
 from tfprune.common.checks import check_choice
 from tfprune.graph import ChannelGroup, Member, analyse
@@ -92,6 +93,26 @@ class GroupLasso(SparsityRegularization):
         self.update = update
         self.size_weighting = size_weighting
         self._groups: Sequence[ChannelGroup] = ()
+        self._part_sizes: list[np.ndarray] = []
+
+    def why_not_narrower(self) -> str:
+        """Return why training cannot go on in smaller models: only where whole channels are the parts."""
+        if self.parts == "coupled":
+            return ""
+        return f'its parts are those of single kernels or branches; use parts="coupled" instead of {self.parts!r}'
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the structures; channels keep the sizes, and so the pull, that they had in the dense model."""
+        super().on_train_begin(logs)
+        self._part_sizes = self.take_over(self._part_sizes, [structure.part_sizes for structure in self.structures])
+
+    def narrow(self, kept: Kept) -> None:
+        """Keep the sizes of the channels that stay."""
+        super().narrow(kept)
+        self._part_sizes = [
+            sizes[structure.that_stay(kept)]
+            for structure, sizes in zip(self.structures, self._part_sizes, strict=True)
+        ]
 
     def find_structures(self, groups: Sequence[ChannelGroup]) -> Sequence[Structure]:
         """Return the channels of groups, parts of the kernels that make or read them, or residual branches."""
@@ -161,7 +182,9 @@ class GroupLasso(SparsityRegularization):
         return wholes("residual branches", found)
 
     def _weighting(self, structure: Structure) -> np.ndarray:
-        return np.sqrt(structure.part_sizes if self.size_weighting else np.ones(structure.size)).astype("float32")
+        if not self.size_weighting:
+            return np.ones(structure.size, "float32")
+        return np.sqrt(self._part_sizes[self.structures.index(structure)]).astype("float32")
 
     def _shrunken(self, weight: Weight, step: Any) -> list[tuple[keras.Variable, Any]]:
         optimizer = self.optimizer

@@ -92,6 +92,16 @@ class NetworkSlimming(GammaRegularization):
         check_choice("update", update, ("subgradient", "proximal"))
         self.update = update
         self._held: HeldMasks | None = None
+        self._done = 0
+
+    def why_not_narrower(self) -> str:
+        """Return "": training can go on in smaller models."""
+        return ""
+
+    def pause(self) -> None:
+        """Let the optimizer go, without the end of training."""
+        super().pause()
+        self._release()
 
     def combine(self, magnitudes: np.ma.MaskedArray) -> np.ndarray:
         """Return the mean of |gamma| over the layers that a channel passes through."""
@@ -131,7 +141,7 @@ class NetworkSlimming(GammaRegularization):
         super().on_train_begin(logs)
         self._rounds = () if self.ratio is None else self._planned_rounds(self.ratio)
         self._gone = [np.zeros(each.structure.size, bool) for each in self.switched]
-        self._done = 0
+        self._done = self._done if self.num_left else 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start in the first epoch; after the last pruning nothing pulls any more."""
@@ -148,7 +158,7 @@ class NetworkSlimming(GammaRegularization):
         """Prune if validation did not, and log what is pruned."""
         self._prune_after(epoch + 1)
         super().on_epoch_end(epoch, logs)
-        self._log(logs, pruned_channels=sum(int(gone.sum()) for gone in self._gone))
+        self._log(logs, pruned_channels=self.num_left + sum(int(gone.sum()) for gone in self._gone))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave every pruned channel exactly zero; prune now where training stopped before its time."""
@@ -160,9 +170,7 @@ class NetworkSlimming(GammaRegularization):
             )
             self._prune_after(self._rounds[-1])
         super().on_train_end(logs)
-        if self._held is not None:
-            self._held.release()
-            self._held = None
+        self._release()
 
     def dead_masks(self) -> Masks:
         """Return masks of the channels that were pruned, whichever others have small gammas."""
@@ -177,7 +185,7 @@ class NetworkSlimming(GammaRegularization):
                 f"prune_at={rounds[-1]} is after the end of this fit, which has {epochs} epochs. Prune earlier, "
                 "and leave epochs to recover."
             )
-        check_any_goes(self.switched, ratio)
+        check_any_goes(self.switched, ratio, self.num_left)
         return rounds
 
     def _start(self, epoch: int) -> None:
@@ -196,13 +204,18 @@ class NetworkSlimming(GammaRegularization):
 
     def _prune(self, ratio: float) -> None:
         scores = [np.where(gone, -np.inf, s) for gone, s in zip(self._gone, self.scores(), strict=True)]
-        self._gone = choose_lowest(self.switched, scores, ratio, self.min_channels, stacklevel=4)
+        self._gone = choose_lowest(self.switched, scores, ratio, self.min_channels, stacklevel=4, left=self.num_left)
         self._hold()
 
     def _hold(self) -> None:
         if self._held is not None:
             self._held.detach()
         self._held = HeldMasks(self.model, self.masks_without(self._gone), self.params)
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     def _inside(self, value: Weight) -> list[tuple[Any, Any]]:
         """For each gamma that switches channels, a value at their positions and 0 elsewhere."""

@@ -84,6 +84,10 @@ class SparseStructureSelection(SparsityRegularization):
         self._velocities: dict[str, keras.Variable] = {}
         self._taken: Any = None
 
+    def why_not_narrower(self) -> str:
+        """Return why training cannot go on in smaller models."""
+        return "a factor that is zero can come back, and the others are folded into weights when it leaves"
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the factors; errors come here, before time is spent."""
         parts = [part for optimizer in updating_optimizers(self.model) for part in optimizer_parts(optimizer)]
