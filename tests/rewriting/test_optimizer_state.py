@@ -100,7 +100,8 @@ def test_what_belongs_to_no_weight_is_carried_too():
     assert float(small.optimizer.inner_optimizer.learning_rate) == 0.125
     assert float(small.optimizer.dynamic_scale) == 1024.0
     accumulated = slots(small)["conv/kernel"]
-    assert len(accumulated) == 2 and all(slot.numpy().any() for slot in accumulated)
+    assert len(accumulated) == 2
+    assert all(slot.numpy().any() for slot in accumulated)
 
 
 def test_an_optimizer_without_a_step_carries_its_learning_rate():
@@ -109,7 +110,8 @@ def test_an_optimizer_without_a_step_carries_its_learning_rate():
     model.optimizer.learning_rate = 0.25
     small = tfprune.shrink(model, carry_optimizer=True)
     assert float(small.optimizer.learning_rate) == 0.25
-    assert not model.optimizer.built and not small.optimizer.built
+    assert not model.optimizer.built
+    assert not small.optimizer.built
 
 
 def test_keep_removes_what_masks_would_hold():
@@ -151,7 +153,7 @@ def test_slots_of_another_shape_are_refused():
     model = network(Rows())
     train(model, 1)
     kill(model.get_layer("conv"), GONE, model.get_layer("bn"))
-    with pytest.raises(ValueError, match="Rows keeps .* that belong to no channel"):
+    with pytest.raises(ValueError, match=r"Rows keeps .* that belong to no channel"):
         tfprune.shrink(model, carry_optimizer=True)
 
 
