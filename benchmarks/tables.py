@@ -116,6 +116,18 @@ def masking_overhead() -> str:
     return markdown(["batch", "with the callback over without", "without over without"], rows)
 
 
+def narrowing() -> str:
+    """CPU time of a training in ever smaller models over one without."""
+    row = load("narrowing")["measured"]
+    cells = [
+        f"{row['macs']:.2f}",
+        f"{row['fit_cpu_seconds']['median']:.0f}",
+        *map(_quartiles, (row["cpu"], row["control"])),
+    ]
+    header = ["", "MACs left", "CPU seconds of fit", "smaller models over fit", "fit over fit"]
+    return markdown(header, [["four convolutions", *cells]])
+
+
 def mlperf_tiny() -> str:
     """Trained networks pruned in one shot: sizes, and how often two networks name the same class."""
     rows = []
@@ -405,7 +417,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        *(recipe_tables, soft_filter_pruning, before_training, informed_choice, lottery),
+        *(recipe_tables, soft_filter_pruning, before_training, informed_choice, lottery, narrowing),
         *(quantize_zoo, foreign_zoo, foreign_zoo_refusals, claims),
     )
 }

@@ -55,9 +55,9 @@ def masks_without(switched: Sequence[Switched], gone: Sequence[np.ndarray]) -> M
     return masks
 
 
-def check_any_goes(switched: Sequence[Switched], ratio: float, num_left: int = 0) -> None:
+def check_any_goes(switched: Sequence[Switched], ratio: float, left: int = 0) -> None:
     """Raise a ValueError if a ratio of all switched channels, and of those that have left the model, is none."""
-    total = num_left + sum(each.structure.size for each in switched)
+    total = left + sum(each.structure.size for each in switched)
     if not floor_share(total, ratio):
         raise ValueError(
             f"At a ratio of {ratio:g} no channel would be pruned: gammas switch {total} channels, and counts are "
@@ -70,9 +70,8 @@ def choose_lowest(
     scores: Sequence[np.ndarray],
     ratio: float,
     min_channels: int,
-    *,
-    num_left: int = 0,
     stacklevel: int = 2,
+    left: int = 0,
 ) -> list[np.ndarray]:
     """Choose the channels of the lowest scores, ranked together; of equal ones the later go.
 
@@ -81,8 +80,8 @@ def choose_lowest(
         scores: For each of `switched`, one score per channel; -inf for one that is gone already, which counts.
         ratio: The fraction of all channels that goes, rounded down.
         min_channels: How many of each always stay, unless they are gone; others go in their place.
-        num_left: How many channels have left the model before; they count as gone.
         stacklevel: Whose line a warning names.
+        left: How many channels have left the model already; they count as gone.
 
     Returns:
         For each of `switched`, one bool per channel, True for those that go.
@@ -97,8 +96,7 @@ def choose_lowest(
         raise ValueError("Gammas are NaN, so channels have no rank. Lower the learning rate.")
     stay = [each.protected(s, min_channels) for each, s in zip(switched, scores, strict=True)]
     ranked = np.concatenate([np.where(p & (s > -np.inf), np.inf, s) for p, s in zip(stay, scores, strict=True)])
-    wanted = max(floor_share(len(ranked) + num_left, ratio) - num_left, 0)
-    possible = int((ranked < np.inf).sum())
+    wanted, possible = max(floor_share(len(ranked) + left, ratio) - left, 0), int((ranked < np.inf).sum())
     if wanted > possible:
         warnings.warn(
             f"A ratio of {ratio:g} asks for {wanted} of {len(ranked)} channels, but only {possible} can go: every "

@@ -172,11 +172,6 @@ class NetworkSlimming(GammaRegularization):
         super().on_train_end(logs)
         self._release()
 
-    def _release(self) -> None:
-        if self._held is not None:
-            self._held.release()
-            self._held = None
-
     def dead_masks(self) -> Masks:
         """Return masks of the channels that were pruned, whichever others have small gammas."""
         return self.masks_without(self._gone)
@@ -209,15 +204,18 @@ class NetworkSlimming(GammaRegularization):
 
     def _prune(self, ratio: float) -> None:
         scores = [np.where(gone, -np.inf, s) for gone, s in zip(self._gone, self.scores(), strict=True)]
-        self._gone = choose_lowest(
-            self.switched, scores, ratio, self.min_channels, num_left=self.num_left, stacklevel=4
-        )
+        self._gone = choose_lowest(self.switched, scores, ratio, self.min_channels, stacklevel=4, left=self.num_left)
         self._hold()
 
     def _hold(self) -> None:
         if self._held is not None:
             self._held.detach()
         self._held = HeldMasks(self.model, self.masks_without(self._gone), self.params)
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     def _inside(self, value: Weight) -> list[tuple[Any, Any]]:
         """For each gamma that switches channels, a value at their positions and 0 elsewhere."""
