@@ -11,6 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "tfprune/__init__.py").re
 RECIPES = ["mlxtend==0.25.0"]
 PLOT = ["matplotlib>=3.8"]
 REPORT = [*PLOT, "jinja2>=3.1"]
+CLUSTERING = ["scikit-learn>=1.4"]
 WEIGHT_ONLY = ["ai-edge-quantizer>=0.5"]
 TEST = [
     *RECIPES,
@@ -21,7 +22,7 @@ TEST = [
     "pytest-xdist>=3",
     "hypothesis>=6.100",
     "scipy>=1.11",
-    "scikit-learn>=1.4",
+    *CLUSTERING,
     "tensorly>=0.9",
     "build>=1.2",
     "setuptools>=77",
@@ -54,6 +55,7 @@ setup(
         "report": REPORT,
         "recipes": RECIPES,
         "weight-only": WEIGHT_ONLY,
+        "clustering": CLUSTERING,
         "test": TEST,
         "benchmarks": [
             *RECIPES,

@@ -15,22 +15,23 @@ Y = np.arange(32) % 4
 CLUSTERS = 4
 
 
-def net():
-    """A layer of each kind that has a kernel, with BatchNormalization behind some."""
+def net(whole=False):
+    """A convolution and a dense layer with BatchNormalization, or a layer of each kind that has a kernel."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3), name="image")
     x = L.Conv2D(8, 3, padding="same", use_bias=False, name="first")(inputs)
     x = L.ReLU()(L.BatchNormalization(momentum=0.5)(x))
-    x = L.SeparableConv2D(12, 3, activation="relu", name="separable")(x)
-    x = L.Conv2DTranspose(6, 3, strides=2, use_bias=False, name="transposed")(x)
-    x = L.ReLU()(L.BatchNormalization(momentum=0.5)(x))
-    x = L.Conv1D(8, 3, strides=4, activation="relu", name="sequence")(L.Reshape((169, 6))(x))
+    if whole:
+        x = L.SeparableConv2D(12, 3, activation="relu", name="separable")(x)
+        x = L.Conv2DTranspose(6, 3, strides=2, use_bias=False, name="transposed")(x)
+        x = L.ReLU()(L.BatchNormalization(momentum=0.5)(x))
+    x = L.Conv1D(8, 3, strides=4, activation="relu", name="sequence")(L.Reshape((-1, x.shape[-1]))(x))
     x = L.ReLU()(L.BatchNormalization(momentum=0.5)(L.Dense(16, name="hidden")(L.Flatten()(x))))
     model = keras.Model(inputs, L.Dense(4, activation="softmax", name="classes")(x))
     for name in ("first", "hidden"):
         kernel = model.get_layer(name).kernel.numpy()
         model.get_layer(name).kernel.assign(np.where(np.abs(kernel) < np.quantile(np.abs(kernel), 0.5), -0.0, kernel))
-    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", run_eagerly=True)
     return model
 
 
@@ -42,22 +43,21 @@ def int8_kernels(path):
     return [(np.frombuffer(data, np.int8), tensor) for tensor, data in stored if data is not None]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    model = net()
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["small", "whole"])
+def trained(request, tmp_path_factory):
+    model = net(request.param)
     aware = tfprune.quantize_aware(tfprune.cluster_aware(model, CLUSTERS))
-    aware.fit(X, Y, batch_size=8, verbose=0)
+    aware.fit(X, Y, batch_size=16, verbose=0)
     path = tmp_path_factory.mktemp("int8") / "model.tflite"
-    return model, aware, path, tfprune.export(aware, path, quantize="int8", calibration=X)
+    return model, aware, path, tfprune.export(aware, path, quantize="int8")
 
 
 def test_every_kernel_of_the_file_has_so_many_values(trained):
     _, _, path, _ = trained
     found = {tensor.name.decode(): values for values, tensor in int8_kernels(path)}
     counts = {name: len(np.unique(values)) for name, values in found.items() if "depthwise" not in name}
-    assert len(counts) == 6
-    assert max(counts.values()) <= CLUSTERS
-    assert sorted(counts.values())[-3:] == [CLUSTERS] * 3
+    assert len(counts) in (4, 6)
+    assert set(counts.values()) == {CLUSTERS}
 
 
 def test_the_file_computes_what_the_model_does(trained):
@@ -66,7 +66,7 @@ def test_the_file_computes_what_the_model_does(trained):
     assert report.zeros_kept == 1.0
     outputs = TFLiteModel(path).predict(X)
     step = 1 / 256
-    assert np.abs(outputs - aware.predict(X, verbose=0)).max() < 0.01 * step
+    assert np.abs(outputs - aware(X)).max() < 0.01 * step
 
 
 def test_the_scales_of_channels_are_those_of_batch_normalization_alone(trained):
@@ -83,8 +83,10 @@ def test_stripping_gives_plain_layers_of_shared_values_with_zeros_kept(trained):
     model, aware, _, _ = trained
     plain = tfprune.strip(aware)
     assert "tfprune" not in plain.to_json()
-    for name in ("first", "separable", "transposed", "sequence", "hidden"):
-        assert len(np.unique(plain.get_layer(name).kernel)) == CLUSTERS
+    shared = [
+        layer.kernel for layer in plain.layers if hasattr(layer, "kernel") and "Depthwise" not in type(layer).__name__
+    ]
+    assert [len(np.unique(kernel)) for kernel in shared] in ([CLUSTERS] * 4, [CLUSTERS] * 6)
     for name in ("first", "hidden"):
         before, after = (each.get_layer(name).kernel.numpy() for each in (model, plain))
         np.testing.assert_array_equal(before == 0, after == 0)
@@ -100,7 +102,7 @@ def test_it_loads_as_it_was_saved(trained, tmp_path):
     _, aware, _, _ = trained
     aware.save(tmp_path / "aware.keras")
     loaded = keras.models.load_model(tmp_path / "aware.keras")
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), aware.predict(X, verbose=0))
+    np.testing.assert_array_equal(loaded(X), aware(X))
 
 
 @pytest.mark.parametrize("mode", ["freeze", "fold"])
@@ -112,6 +114,7 @@ def test_batch_normalization_never_goes_into_shared_values(mode):
     assert len(np.unique(layer.maker(layer.layer.kernel))) == CLUSTERS
 
 
+@pytest.mark.slow
 def test_what_stays_in_float_shares_values_too(tmp_path):
     inputs = keras.Input((6, 4))
     x = L.GRU(5, unroll=True, name="recurrent")(L.Conv1D(5, 2, name="kept")(inputs))
@@ -123,7 +126,7 @@ def test_what_stays_in_float_shares_values_too(tmp_path):
     aware.fit(x, np.ones((8, 3)), verbose=0)
     assert is_cluster_aware(aware)
     plain = strip_clusters(aware)
-    np.testing.assert_allclose(plain.predict(x, verbose=0), aware.predict(x, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(plain(x), aware(x), atol=1e-6)
     report = tfprune.export(aware, tmp_path / "model.tflite", quantize="int8", calibration=x)
     assert {name for name in map(str, report.float_operators) if "kept" in name}
     both = tfprune.strip(plain)

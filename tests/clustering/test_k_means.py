@@ -1,5 +1,6 @@
 """K-means in one dimension: by hand, by definition, and against scikit-learn."""
 
+import importlib.util
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from tfprune.clustering.k_means import k_means, nearest
+from tfprune.clustering.shared_values import Sharing
 
 VALUES = np.random.default_rng(0).normal(size=400)
 
@@ -15,7 +17,7 @@ def inertia(values, centroids):
     return ((values[:, None] - centroids) ** 2).min(axis=1).sum()
 
 
-@pytest.mark.parametrize("init", ["linear", "density", "k-means++"])
+@pytest.mark.parametrize("init", ["linear", "density", "k-means++", "gaussian mixture"])
 @pytest.mark.parametrize("clusters", [2, 5, 16])
 def test_it_ends_where_scikit_learn_stays(init, clusters):
     """A fixed point of Lloyd's algorithm is one for scikit-learn's too."""
@@ -67,6 +69,19 @@ def test_the_nearest_is_found_by_definition():
     centroids = np.array([-1.0, 0.0, 0.5, 3.0])
     expected = np.abs(VALUES[:, None] - centroids).argmin(axis=1)
     np.testing.assert_array_equal(nearest(VALUES, centroids), expected)
+
+
+def test_a_mixture_starts_at_the_bumps():
+    random = np.random.default_rng(0)
+    values = np.concatenate([random.normal(mean, 0.001, 300) for mean in (-0.05, 0.0, 0.02)])
+    np.testing.assert_allclose(k_means(values, 3, "gaussian mixture"), [-0.05, 0.0, 0.02], atol=3e-4)
+
+
+def test_what_is_not_installed_is_named_before_any_work(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install \"tfprune\[clustering\]\""):
+        Sharing(4, "gaussian mixture").check()
+    Sharing(4, "density").check()
 
 
 def test_the_same_seed_gives_the_same_centroids():

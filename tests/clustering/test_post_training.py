@@ -108,7 +108,10 @@ def test_as_many_clusters_as_weights_change_nothing():
         ({"clusters": 2.5}, "whole number"),
         ({"clusters": 41}, "head/kernel' has 40 weights and cannot have 41 clusters"),
         ({"clusters": 3, "per_channel": True}, "has 2 weights per channel and cannot have 3"),
-        ({"clusters": 4, "init": "random"}, r"init must be one of \('k-means\+\+', 'linear', 'density'\)"),
+        (
+            {"clusters": 4, "init": "random"},
+            r"init must be one of \('k-means\+\+', 'linear', 'density', 'gaussian mixture'\)",
+        ),
         ({"clusters": 4, "exclude": lambda layer: True}, "no kernel whose weights could share"),
     ],
 )

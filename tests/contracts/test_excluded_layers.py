@@ -164,6 +164,11 @@ def of_quantize_aware(model, exclude):
     return ids(kernel.variable for kernel in kernels(model) if kernel.layer.name in rounded)
 
 
+def of_cluster(model, exclude):
+    pairs = zip(model.variables, tfprune.cluster(model, 2, exclude=exclude).variables, strict=True)
+    return ids(old for old, new in pairs if not np.array_equal(old, new))
+
+
 def begun(model, callback):
     callback.set_model(model)
     callback.set_params({"epochs": 1, "steps": 10})
@@ -220,6 +225,7 @@ TAKERS: dict[str, Callable] = {
     "layerwise_density": of_density,
     "LayerwiseDensity": logged,
     "quantize_aware": of_quantize_aware,
+    "cluster": of_cluster,
     "FilterPruning-hard": zeroed(lambda exclude: FilterPruning(0.5, mode="hard", exclude=exclude)),
     "FilterPruning-layer": zeroed(lambda exclude: FilterPruning(0.5, scope="layer", exclude=exclude)),
     "FPGM": zeroed(lambda exclude: FPGM(0.5, exclude=exclude)),

@@ -46,13 +46,14 @@ def cluster_aware(
         per_channel: Whether every output channel has `clusters` values of its own.
         keep_zeros: Whether weights that are zero, as pruning leaves them, stay so. A kernel of zeros alone trains.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
-        seed: Of the random choices of `"k-means++"`.
+        seed: Of random choices.
 
     Returns:
         A model of the same class, compiled like the model, with a new optimizer; layers with kernels lie in wrappers
         of the same name.
 
     Raises:
+        ImportError: If `init` needs a package that is not installed.
         TypeError: If `model` is not a Keras 3 model, or `exclude` is neither a list of layers nor a function.
         ValueError: If the model is not built or cannot be read layer by layer, shares values or is quantize-aware
             already, an argument is out of range, or a kernel has fewer weights than `clusters`.

@@ -1,13 +1,16 @@
 """K-means in one dimension: sorted numbers, in which every cluster is a slice."""
 
+import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-Init: TypeAlias = Literal["k-means++", "linear", "density"]
+Init: TypeAlias = Literal["k-means++", "linear", "density", "gaussian mixture"]
 
 _MAX_ITERATIONS = 300
+_MAX_MIXED = 20_000  # numbers that a mixture is fitted to; its start is one of many
 
 
 def k_means(values: np.ndarray, clusters: int, init: Init = "k-means++", seed: int = 0) -> np.ndarray:
@@ -19,13 +22,16 @@ def k_means(values: np.ndarray, clusters: int, init: Init = "k-means++", seed: i
     Args:
         values: Finite numbers, in any shape; at least one.
         clusters: How many centroids, at least 1.
-        init: Where they start: `"k-means++"`, `"linear"` (evenly from the smallest to the largest number) or
-            `"density"` (as many numbers between any two).
-        seed: Of the random choices of `"k-means++"`.
+        init: Where they start: `"k-means++"`, `"linear"` (evenly from the smallest to the largest number), `"density"`
+            (as many numbers between any two) or `"gaussian mixture"` (at the means of one, fitted by scikit-learn).
+        seed: Of random choices.
 
     Returns:
         The centroids in ascending order, `(clusters,)`, float64. Of fewer different numbers than `clusters` these
         themselves, of which the last is repeated.
+
+    Raises:
+        ImportError: If scikit-learn is needed and not installed.
 
     Example:
 
@@ -100,8 +106,37 @@ def _density(points: np.ndarray, counts: np.ndarray, clusters: int, random: np.r
     return np.asarray(points[reached], np.float64)
 
 
+def _mixture(points: np.ndarray, counts: np.ndarray, clusters: int, random: np.random.Generator) -> np.ndarray:
+    """The means of a mixture of normal distributions, which follow the shape of what weights are made of."""
+    check_installed("gaussian mixture")
+    mixture = importlib.import_module("sklearn.mixture")
+    drawn = np.repeat(points, counts)
+    if len(drawn) > _MAX_MIXED:
+        drawn = random.choice(drawn, _MAX_MIXED, replace=False)
+    start = _density(*np.unique(drawn, return_counts=True), clusters, random)
+    spread = drawn.std() or 1.0  # what scikit-learn adds to variances is made for numbers of about 1
+    fitted = mixture.GaussianMixture(clusters, means_init=start[:, None] / spread, max_iter=50, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged: Lloyd's algorithm goes on from there
+        return np.asarray(fitted.fit(drawn[:, None] / spread).means_[:, 0] * spread, np.float64)
+
+
+def check_installed(init: str) -> None:
+    """Raise if a start needs a package that is not installed.
+
+    Raises:
+        ImportError: If scikit-learn is needed and not installed.
+    """
+    if init == "gaussian mixture" and importlib.util.find_spec("sklearn") is None:
+        raise ImportError(
+            "init='gaussian mixture' needs scikit-learn, which is not installed: "
+            '`pip install "tfprune[clustering]"`. The other ways to start need nothing.'
+        )
+
+
 _STARTS: dict[Init, Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]] = {
     "k-means++": _spread_out,
     "linear": _linear,
     "density": _density,
+    "gaussian mixture": _mixture,
 }

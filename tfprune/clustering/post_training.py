@@ -35,16 +35,18 @@ def cluster(
         model: A built Sequential, functional or subclassed Keras model; it is not changed.
         clusters: How many different values a kernel may have, 2 or more; 16 or 32 are mostly enough.
         init: Where k-means starts: `"k-means++"`, `"linear"` (evenly between the smallest and the largest weight, which
-            keeps large weights) or `"density"` (as many weights between any two values).
+            keeps large weights), `"density"` (as many weights between any two values) or `"gaussian mixture"` (at the
+            means of one; needs `pip install "tfprune[clustering]"`).
         per_channel: Whether every output channel has `clusters` values of its own.
         keep_zeros: Whether zeros, as pruning leaves them, stay zero: they are one of the clusters.
         exclude: Layers to leave alone: a list of layer objects, or a function from a layer to bool.
-        seed: Of the random choices of `"k-means++"`.
+        seed: Of random choices.
 
     Returns:
         A model of the same class, compiled like the model, with a new optimizer.
 
     Raises:
+        ImportError: If `init` needs a package that is not installed.
         TypeError: If `model` is not a Keras 3 model, or `exclude` is neither a list of layers nor a function.
         ValueError: If the model is not built or cannot be read layer by layer, an argument is out of range, or a kernel
             has fewer weights than `clusters`.

@@ -7,7 +7,7 @@ from typing import get_args
 import keras
 import numpy as np
 
-from tfprune.clustering.k_means import Init, k_means, nearest
+from tfprune.clustering.k_means import Init, check_installed, k_means, nearest
 from tfprune.common.checks import check_choice, check_count
 from tfprune.graph import check_traceable
 from tfprune.graph.chains import chains
@@ -56,6 +56,7 @@ class Sharing:
         if check_count("clusters", self.clusters) < 2:
             raise ValueError("clusters must be 2 or more: a kernel of one value computes nothing. Received: 1.")
         check_choice("init", self.init, get_args(Init))
+        check_installed(self.init)
 
     def axes(self, kernel: SharedKernel) -> tuple[int, ...]:
         """Return the axes of a kernel, negative, along which every position has values of its own."""
