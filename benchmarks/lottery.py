@@ -32,7 +32,6 @@ from tables import lottery
 import tfprune
 from tfprune.callbacks import MagnitudePruning
 from tfprune.criteria import Magnitude, RandomWeights
-from tfprune.drivers.iterating import Iteration, Policy
 
 RATES = {"small": 0.01, "large": 0.1}
 DEFAULTS = {"epochs": 4, "batch": 100, "train": 10000, "fraction": 0.2, "rounds": 18}
@@ -57,9 +56,9 @@ def build(rate: str, seed: int, settings: Settings) -> keras.Model:
     return model
 
 
-def rounds_of(method: str, rate: str, seed: int, data: Images, settings: Settings) -> Iteration:
+def rounds_of(method: str, rate: str, seed: int, data: Images, settings: Settings) -> Any:
     """Return what the rounds of a method lead to."""
-    policies: dict[str, Policy] = {REWOUND: tfprune.Rewind(epoch=1), TUNED: tfprune.FineTune()}
+    policies: dict[str, Any] = {REWOUND: tfprune.Rewind(epoch=1), TUNED: tfprune.FineTune()}
     policies[RATE_REWOUND] = tfprune.RewindLearningRate(epoch=0)
     criterion = RandomWeights(seed) if method == RANDOM else Magnitude()
     return tfprune.iterate(

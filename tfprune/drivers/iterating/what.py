@@ -123,7 +123,7 @@ def check_part(name: str, value: Any) -> float:
     Raises:
         ValueError: If it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise ValueError(f"{name} must be a number in (0, 1): the part of what is left that goes. Received: {value!r}.")
     return float(value)
 
