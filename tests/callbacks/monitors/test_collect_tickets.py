@@ -24,7 +24,7 @@ class Record(keras.callbacks.Callback):
 
 
 def model_of():
-    return compiled(randomize(dense((8, 3))), keras.optimizers.SGD(0.1), jit_compile=False)
+    return compiled(randomize(dense((8, 3))), keras.optimizers.SGD(0.1), run_eagerly=True)
 
 
 def fit(model, *callbacks, epochs=6, **options):
