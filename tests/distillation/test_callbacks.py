@@ -31,7 +31,7 @@ def student():
     [
         lambda: FPGM(0.4),
         pytest.param(lambda: NetworkSlimming(ratio=0.4, strength=1e-2), marks=pytest.mark.slow),
-        lambda: RigL(0.5),
+        pytest.param(lambda: RigL(0.5), marks=pytest.mark.slow),
     ],
     ids=["FPGM", "NetworkSlimming", "RigL"],
 )

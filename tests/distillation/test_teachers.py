@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import tfprune
 from tfprune.parts.kernels import kernels
+from tfprune.runtime import TFLiteModel
 
 L = keras.layers
 IMAGES = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype("float32")
@@ -171,6 +172,7 @@ def test_structures_that_differ_are_refused():
         tfprune.distill(own, heads(5, "teacher", as_list=True))
 
 
+@pytest.mark.slow
 def test_masked_steps_of_a_sequence_do_not_count():
     inputs = keras.Input((None,))
     hidden = L.LSTM(3, return_sequences=True)(L.Embedding(9, 4, mask_zero=True)(inputs))
@@ -186,7 +188,7 @@ def test_masked_steps_of_a_sequence_do_not_count():
 
 
 @pytest.mark.slow
-def test_quantize_aware_student_is_read_through_its_rounding():
+def test_quantize_aware_student_is_read_through_its_rounding(tmp_path):
     own = tfprune.quantize_aware(student())
     teacher = net(5, "teacher")
     model = tfprune.distill(own, teacher, temperature=2)
@@ -197,6 +199,12 @@ def test_quantize_aware_student_is_read_through_its_rounding():
     expected = 4 * (soft[0] * np.log(soft[0] / soft[1])).sum(-1).mean()
     assert loss_of(model, IMAGES) == pytest.approx(expected, 1e-2)
     assert "Quantize" not in "".join(type(layer).__name__ for layer in tfprune.strip(own).layers)
+    files = [tmp_path / "distilled.tflite", tmp_path / "student.tflite"]
+    for each, file in zip((model, own), files, strict=True):
+        tfprune.export(each, file, quantize="int8")
+    distilled, alone = map(TFLiteModel, files)
+    assert distilled.inputs[0].dtype == np.int8
+    np.testing.assert_array_equal(distilled.predict(IMAGES), alone.predict(IMAGES))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import keras
 
 from tfprune.clustering import is_cluster_aware, strip_clusters
 from tfprune.common.files import check_writable, gzip_size, write_atomically
+from tfprune.distillation import Distilled
 from tfprune.exporting.calibration import check_ranges, gather_samples, spread
 from tfprune.exporting.convert import float32_twin, to_tflite, uses_half_precision
 from tfprune.exporting.doors import at_the_door, check_doors, door_dtypes
@@ -56,7 +57,8 @@ def export(
     and makes only the file smaller (they need `pip install "tfprune[weight-only]"`).
 
     A model from `quantize_aware` takes `"int8"` alone. Its ranges were learned in training, so it needs no
-    calibration, and the file computes what the model does. Of one from `cluster_aware` the plain model is written.
+    calibration, and the file computes what the model does. Of one from `cluster_aware` the plain model is written, of
+    one from `distill` its student.
 
     Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018.
@@ -100,6 +102,7 @@ def export(
     ('int8', (), '50 calibration samples')
     """
     options = options or ExportOptions()
+    model = model.student if isinstance(model, Distilled) else model
     aware = isinstance(model, keras.Model) and is_quantize_aware(model)
     asked, io_dtype = io_dtype, check_arguments(quantize, calibration, io_dtype, options, aware)
     model = check_model(model)
