@@ -140,3 +140,31 @@ def test_channels_with_values_of_their_own_keep_their_scales():
     rounded = layer.quantized("kernel").numpy()
     assert [len(np.unique(channel)) for channel in rounded.reshape(-1, 8).T] == [2] * 8
     assert not layer.one_scale
+
+
+@pytest.mark.slow
+def test_values_are_shared_in_half_precision_too():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = net()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    aware = tfprune.quantize_aware(tfprune.cluster_aware(model, CLUSTERS))
+    aware.fit(X, Y, batch_size=16, verbose=0)
+    found = [layer.quantized("kernel").numpy() for layer in aware.layers if getattr(layer, "maker", None) is not None]
+    assert [len(np.unique(kernel)) for kernel in found] == [CLUSTERS] * 4
+
+
+@pytest.mark.slow
+def test_shared_layers_and_models_inside_share_values(tmp_path):
+    inputs = keras.Input((6, 6, 3))
+    inner = keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(3, 3, padding="same"), L.BatchNormalization(), L.ReLU()])
+    twice = L.Conv2D(3, 3, padding="same")
+    head = L.Dense(2)(L.Flatten()(L.Add()([twice(twice(inner(inputs))), inputs])))
+    model = keras.Model(inputs, head)
+    model.compile(keras.optimizers.SGD(1e-5), "mse", run_eagerly=True)  # the gradients of 81 weights are summed
+    aware = tfprune.quantize_aware(tfprune.cluster_aware(model, CLUSTERS))
+    aware.fit(X[:, :6, :6], np.ones((32, 2)), batch_size=16, verbose=0)
+    tfprune.export(aware, tmp_path / "model.tflite", quantize="int8")
+    found = int8_kernels(tmp_path / "model.tflite")
+    assert [len(np.unique(values)) for values, _ in found] == [CLUSTERS] * 3

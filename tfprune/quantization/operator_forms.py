@@ -145,16 +145,20 @@ def kernel_form(layer: Any, weights: list[np.ndarray], copies: Copies, largest: 
     return lambda tensor, activation: activation(made(tensor))
 
 
+@keras.saving.register_keras_serializable(package="tfprune")
 class _Scaled(keras.layers.Layer):
     """Rounds a kernel over ranges that the converter takes over as its scales."""
 
-    def __init__(self, largest: np.ndarray) -> None:
-        super().__init__()
-        self.largest = largest
+    def __init__(self, largest: Any, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **{**kwargs, "dtype": "float32"})
+        self.largest = np.asarray(largest, np.float32)
 
     def call(self, inputs: Any) -> Any:
         function = "fake_quant_with_min_max_vars" + ("_per_channel" if self.largest.ndim else "")
         return getattr(tf.quantization, function)(inputs, -self.largest, self.largest, 8, narrow_range=True)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "largest": self.largest.tolist()}
 
 
 def _with_scales(layer: Any, largest: np.ndarray | None) -> Any:
