@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune import Budget, choose_ranks, decompose, profile, prune_channels
+from tfprune import Budget, choose_ranks, decompose, export, profile, prune_channels, quantize_aware
 from tfprune.decomposition import CP, SVD, VBMF, SpatialSVD, Tucker
 from tfprune.decomposition.base import product
 from tfprune.decomposition.fitting import Activations, fitted
@@ -339,3 +339,15 @@ def test_ranks_of_another_model_are_refused(net):
         decompose(net, ranks=chosen)
     with pytest.raises(ValueError, match="leave out budget, energy and method"):
         decompose(other, ranks=chosen, energy=0.5)
+
+
+@pytest.mark.slow
+def test_result_is_exported_and_quantized(net, tmp_path):
+    x = RANDOM.normal(size=(64, 12, 12, 3)).astype("float32")
+    small = decompose(net, budget=Budget(macs=0.6), data=x)
+    assert export(small, tmp_path / "float.tflite").float_operators == ()
+    assert export(small, tmp_path / "int8.tflite", quantize="int8", calibration=x).float_operators == ()
+    aware = quantize_aware(small)
+    aware.compile("sgd", "mse")
+    aware.fit(x, np.zeros((64, 5)), verbose=0)
+    assert export(aware, tmp_path / "aware.tflite", quantize="int8").float_operators == ()
