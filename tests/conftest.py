@@ -17,7 +17,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate],
 )
-settings.load_profile("tfprune")
+settings.register_profile("quick", settings.get_profile("tfprune"), max_examples=25)
+
+
+def pytest_configure(config):
+    """A run without slow tests draws a quarter of the examples."""
+    settings.load_profile("quick" if "not slow" in config.option.markexpr else "tfprune")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +35,12 @@ def clean_session(monkeypatch):
     left_behind = keras.config.dtype_policy().name
     keras.config.set_dtype_policy("float32")
     assert left_behind == "float32"
+
+
+@pytest.fixture
+def eager_steps(monkeypatch):
+    """Steps of `fit`, `evaluate` and `predict` are not traced, which takes longer than to make few of them."""
+    monkeypatch.setattr(keras.Model, "run_eagerly", property(lambda model: True, lambda model, value: None))
 
 
 def pytest_collection_finish():

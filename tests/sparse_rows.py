@@ -195,8 +195,9 @@ def data(count=32, seed=0):
     return images(count, seed, SHAPE)
 
 
-def ready(optimizer="adam", model=None, **options):
-    """A compiled perceptron, or the model given."""
+def ready(optimizer=None, model=None, **options):
+    """A compiled perceptron, or the model given, by default with an optimizer that remembers and is quick to trace."""
+    optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
     return compiled(model or perceptron(), optimizer, **{"jit_compile": False, **options})
 
 

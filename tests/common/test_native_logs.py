@@ -67,7 +67,6 @@ def test_all_is_heard_where_it_is_asked_for():
     assert "nested noise" in lines(TF_CPP_MIN_LOG_LEVEL="0")
 
 
-@pytest.mark.slow  # the command is tested so always: it calls the same functions, and prints nothing else
 def test_exports_and_timings_are_quiet(tmp_path):
     code = """
 import sys, keras, numpy as np, tfprune

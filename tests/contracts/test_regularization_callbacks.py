@@ -191,14 +191,12 @@ BY_NAME = {row.name: row for row in ROWS}
 IDS = [*BY_NAME]
 
 
-# Rows that differ from one of the others in the parts alone are slow where a whole fit is watched.
+# Rows that differ from one of the others in the parts alone are slow.
 ALIKE = ("GroupLasso-unweighted", "GroupLasso-filter", "GroupLasso-shape")
+CASES = [pytest.param(row, marks=pytest.mark.slow if row.name in ALIKE else (), id=row.name) for row in ROWS]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(row, marks=pytest.mark.slow if row.name in ALIKE else (), id=row.name) for row in ROWS],
-)
+@pytest.fixture(scope="module", params=CASES)
 def row(request):
     return request.param
 
@@ -381,7 +379,7 @@ def test_the_model_is_plain_afterwards(run, tmp_path):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 def test_two_runs_are_identical(row):
     again, history = fit(row)
     assert same(trained(again), reference(row)[0][: len(trained(again))])
@@ -443,7 +441,7 @@ SETTINGS = {
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("setting", [*SETTINGS])
 def test_a_setting_of_keras_changes_nothing(setting, row):
     model, history = fit(row, **SETTINGS[setting])
@@ -453,7 +451,7 @@ def test_a_setting_of_keras_changes_nothing(setting, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("steps", [2, 3])
 def test_accumulated_gradients_pull_as_one(steps, row):
     optimizer = keras.optimizers.SGD(0.05, gradient_accumulation_steps=steps)
@@ -466,7 +464,7 @@ def test_accumulated_gradients_pull_as_one(steps, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("factor", [8.0, 256.0])
 def test_a_scaled_loss_is_pulled_as_much(factor, row):
     model, _ = fit(row, keras.optimizers.SGD(0.05, loss_scale_factor=factor))
@@ -474,7 +472,7 @@ def test_a_scaled_loss_is_pulled_as_much(factor, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy, row):
     keras.config.set_dtype_policy(policy)
@@ -487,7 +485,7 @@ def test_mixed_precision(policy, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("every", [None, 3])
 def test_use_ema(every, row):
     optimizer = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=every)
@@ -495,7 +493,7 @@ def test_use_ema(every, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS])
 def test_every_optimizer(optimizer, row):
     strength = row.too_high if row.proximal else row.strength
@@ -526,7 +524,7 @@ def test_an_optimizer_without_a_learning_rate_is_refused():
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("before", ["fitted", "frozen layer"])
 def test_a_model_that_was_fitted_before_and_one_with_a_layer_that_does_not_train(before, row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
@@ -553,7 +551,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("other", ["Interrupt"])
 def test_an_interrupted_fit_is_released_by_the_next(other, row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
@@ -566,7 +564,7 @@ def test_an_interrupted_fit_is_released_by_the_next(other, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("other", ["FPGM", "RigL"])
 def test_another_callback_of_tfprune_in_the_same_fit(other, row):
     model = compiled(row.start(), keras.optimizers.SGD(0.05), jit_compile=False)
@@ -584,7 +582,7 @@ def test_another_callback_of_tfprune_in_the_same_fit(other, row):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 @pytest.mark.parametrize("schedule", [Constant(0.01, unit="epochs"), Cosine(0.01), Cosine(0.5, unit="epochs")])
 def test_a_schedule_of_the_strength(schedule, row):
     if not row.schedules:
@@ -646,7 +644,7 @@ def test_two_replicas_are_pulled_as_one(names):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@pytest.mark.parametrize("row", CASES)
 def test_conv_channels_tied_by_an_addition_and_others(row):
     model = compiled(row.start(residual()), keras.optimizers.SGD(0.02), jit_compile=False)
     fit(row, model=model)
@@ -677,7 +675,7 @@ def resumed(row, others, kept=None):
         for variable, value in zip([*model.variables, *model.optimizer.variables], kept, strict=True):
             variable.assign(value)
     options = {"initial_epoch": 2} if kept is not None else {}
-    return fit(row, model=model, others=others, epochs=4, **options)[0]
+    return fit(row, model=model, others=others, epochs=4, count=32, **options)[0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Updates of the callbacks in tests/sparse_rows.py, one by one, against what the papers say, computed naively."""
 
+import functools
 import math
 
 import keras
@@ -12,29 +13,30 @@ from tfprune.callbacks import SET, GraNet, RigL
 from tfprune.parts.kernels import kernels
 from tfprune.schedules import Constant, Polynomial
 
-GROWING = [row for row in ROWS if row.grows]
-BY_GRADIENT = [row for row in ROWS if row.gradients != "none"]
+# Of each callback one row, the others are slow.
+DEFAULT = ("SET-sign", "RigL", "GraNet")
+GROWING = [
+    pytest.param(row, id=row.name, marks=() if row.name in DEFAULT else pytest.mark.slow) for row in ROWS if row.grows
+]
+BY_GRADIENT = [case for case in GROWING if case.values[0].gradients != "none"]
 
 
-@pytest.fixture(scope="module")
-def seen():
-    """For each row, what was seen before and after the callback at every batch end."""
-    found = {}
-    for row in GROWING:
-        keras.utils.set_random_seed(1)
-        # Not Adam: its first steps are of one size, so that many magnitudes would tie.
-        model = ready(keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=1.0, weight_decay=0.01), network())
-        callback = row.make(3)
-        before, after = Watcher(callback, keep=True), Watcher(callback, keep=True)
-        fit(model, before, callback, after)
-        assert before.seen.wrong == after.seen.wrong == []
-        found[row.name] = (model, before.seen.batches, after.seen.batches)
-    return found
+@functools.cache
+def seen(row):
+    """The model, and what was seen before and after the callback of a row at every batch end."""
+    keras.utils.set_random_seed(1)
+    # Not Adam: its first steps are of one size, so that many magnitudes would tie.
+    model = ready(keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=1.0, weight_decay=0.01), network())
+    callback = row.make(3)
+    before, after = Watcher(callback, keep=True), Watcher(callback, keep=True)
+    fit(model, before, callback, after)
+    assert before.seen.wrong == after.seen.wrong == []
+    return model, before.seen.batches, after.seen.batches
 
 
-def updates(seen, row):
+def updates(row):
     """The kernels before and after each update: the step, the kernel, and the batches."""
-    model, before, after = seen[row.name]
+    model, before, after = seen(row)
     return [(step, kernel, before[step - 1], after[step - 1]) for step in row.updates for kernel in kernels(model)]
 
 
@@ -69,10 +71,10 @@ def naive_rewire(mask, weights, gradient, count):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("row", GROWING, ids=lambda row: row.name)
-def test_grown_weights_start_at_zero_and_the_optimizer_remembers_nothing(row, seen):
+@pytest.mark.parametrize("row", GROWING)
+def test_grown_weights_start_at_zero_and_the_optimizer_remembers_nothing(row):
     grown = 0
-    for _, kernel, before, after in updates(seen, row):
+    for _, kernel, before, after in updates(row):
         new = after.masks[kernel.name] & ~before.masks[kernel.name]
         grown += int(new.sum())
         assert not after.weights[kernel.path][new].any()
@@ -80,13 +82,13 @@ def test_grown_weights_start_at_zero_and_the_optimizer_remembers_nothing(row, se
     assert grown > 10
 
 
-@pytest.mark.parametrize("row", GROWING, ids=lambda row: row.name)
-def test_other_living_weights_keep_their_value_and_their_slots(row, seen):
+@pytest.mark.parametrize("row", GROWING)
+def test_other_living_weights_keep_their_value_and_their_slots(row):
     kept_at_zero = 0
-    for step, kernel, before, after in updates(seen, row):
+    for step, kernel, before, after in updates(row):
         masks = before.masks
         if row.gradients == "after_update":  # what is pruned and grown at once starts anew
-            values = {each.name: before.weights[each.path] for each in kernels(seen[row.name][0])}
+            values = {each.name: before.weights[each.path] for each in kernels(seen(row)[0])}
             masks = naive_global(row, values, masks, step)
         stayed = after.masks[kernel.name] & masks[kernel.name]
         same_weight = after.weights[kernel.path] == before.weights[kernel.path]
@@ -103,9 +105,9 @@ def test_other_living_weights_keep_their_value_and_their_slots(row, seen):
     assert (kept_at_zero > 0) == (row.gradients == "none")
 
 
-@pytest.mark.parametrize("row", GROWING, ids=lambda row: row.name)
-def test_only_rigl_gives_a_step_to_its_update(row, seen):
-    model, before, after = seen[row.name]
+@pytest.mark.parametrize("row", GROWING)
+def test_only_rigl_gives_a_step_to_its_update(row):
+    model, before, after = seen(row)
     for step in range(1, 13):
         moved = not same_arrays(before[step - 1].began, before[step - 1].weights)
         assert moved == (row.gradients != "instead_of_update" or step not in row.updates), step
@@ -138,9 +140,9 @@ def naive_global(row, weights, masks, step):
     return left
 
 
-@pytest.mark.parametrize("row", BY_GRADIENT, ids=lambda row: row.name)
-def test_updates_are_those_of_the_paper_by_the_gradient_of_the_training_batch(row, seen):
-    model, before, after = seen[row.name]
+@pytest.mark.parametrize("row", BY_GRADIENT)
+def test_updates_are_those_of_the_paper_by_the_gradient_of_the_training_batch(row):
+    model, before, after = seen(row)
     grown = 0
     for step in row.updates:
         gradients = dense_gradient(model, before[step - 1].began, step)
@@ -158,10 +160,10 @@ def test_updates_are_those_of_the_paper_by_the_gradient_of_the_training_batch(ro
     assert grown > 10
 
 
-@pytest.mark.parametrize("name", ["SET-sign", "SET-magnitude"])
-def test_set_drops_what_is_nearest_to_zero(name, seen):
+@pytest.mark.parametrize("name", ["SET-sign", pytest.param("SET-magnitude", marks=pytest.mark.slow)])
+def test_set_drops_what_is_nearest_to_zero(name):
     row = BY_NAME[name]
-    for _, kernel, before, after in updates(seen, row):
+    for _, kernel, before, after in updates(row):
         mask, values = before.masks[kernel.name], before.weights[kernel.path]
         kept = after.masks[kernel.name] & (after.weights[kernel.path] != 0)
         for side in (values > 0, values < 0) if name == "SET-sign" else (np.ones_like(mask),):
@@ -178,7 +180,7 @@ LAST = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", LAST)
 def test_nothing_grows_where_it_would_not_be_trained(name):
     make, steps = LAST[name]

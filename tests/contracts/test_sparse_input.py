@@ -161,7 +161,7 @@ def test_an_unknown_number_of_steps_is_refused_where_it_matters(callback, option
     assert "apply" not in vars(model.optimizer)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @RAN_OUT
 @pytest.mark.parametrize(("name", "validation"), [("MagnitudePruning", True), ("SET", True), ("SET", False)])
 def test_epochs_are_counted_where_the_number_of_steps_is_unknown(name, validation):
@@ -187,7 +187,7 @@ def test_epochs_are_counted_where_the_number_of_steps_is_unknown(name, validatio
         assert histories[0]["val_loss"] == histories[1]["val_loss"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @RAN_OUT
 @pytest.mark.parametrize("name", ["SET-magnitude", "RigL", "GraNet"])
 def test_steps_are_counted_where_their_number_is_unknown(name):
@@ -233,7 +233,7 @@ class Poison(keras.callbacks.Callback):
             self.model.get_layer("hidden").kernel.assign_add(np.full((144, 8), np.nan))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", FEW[:-1], **ROW_IDS)  # the last never updates
 def test_weights_that_are_not_finite_stop_training_and_harm_no_mask(row):
     model, callback = ready(keras.optimizers.SGD(0.1)), row.make(3)
@@ -276,7 +276,7 @@ def test_weights_that_are_not_finite_at_the_start_are_refused():
     assert "apply" not in vars(model.optimizer)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["RigL", "GraNet", "SET-magnitude"])
 def test_an_overflow_in_mixed_precision_delays_the_update(name):
     keras.config.set_dtype_policy("mixed_float16")

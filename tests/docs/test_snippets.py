@@ -53,11 +53,9 @@ def compiled_net(num_blocks=1):
 
 
 @pytest.fixture
-def names(monkeypatch, tmp_path):
+def names(monkeypatch, tmp_path, eager_steps):
     """What a page may take for granted: a compiled model of RGB images, also as a file, and its data."""
     monkeypatch.chdir(tmp_path)
-    # Tracing and XLA would take most of the time; the callbacks' own tests compile.
-    monkeypatch.setattr(keras.Model, "run_eagerly", property(lambda self: True, lambda self, value: None))
     model = compiled_net()
     model.optimizer.build(model.trainable_variables)
     model.save("model.keras")

@@ -32,9 +32,16 @@ class CutOffError(Exception):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def done(tmp_path_factory):
+    """The folder of a run that was not cut off; and its records and state."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    return path, follow(path)
+
+
+@pytest.fixture(scope="module")
+def whole(done):
     """Records and state of a run that was not cut off."""
-    return follow(tmp_path_factory.mktemp("whole") / "run")
+    return done[1]
 
 
 def assert_same(found, expected):
@@ -53,8 +60,9 @@ def test_phases_follow_each_other(whole):
     assert sum(np.count_nonzero(weight == 0) for weight in weights) >= (48 + 12) // 2
 
 
-def test_what_was_done_is_not_done_again(whole, tmp_path, monkeypatch):
-    follow(tmp_path / "run")
+def test_what_was_done_is_not_done_again(done, tmp_path, monkeypatch):
+    path, whole = done
+    shutil.copytree(path, tmp_path / "run")
     monkeypatch.setattr(Fit, "train", lambda *_: pytest.fail("trained again"))
     assert_same(follow(tmp_path / "run"), whole)
     names = {path.name for path in (tmp_path / "run").iterdir()}

@@ -18,7 +18,7 @@ def several(*names):
     return keras.Model(inputs, [L.Dense(size, name=name)(inputs) for size, name in enumerate(names, start=1)])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("model", "names"),
     [
@@ -93,7 +93,7 @@ def check_by_name(model, path, names, atol, **options):
         np.testing.assert_allclose(found[name], expected, atol=atol)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in STRUCTURES])
 def test_keys_of_dicts_are_the_names(tmp_path, name):
     outputs, names = STRUCTURES[name]
@@ -103,6 +103,7 @@ def test_keys_of_dicts_are_the_names(tmp_path, name):
 SOME = ("int8", "int8_weights")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "quantize",
     [
@@ -118,8 +119,8 @@ def test_keys_of_dicts_are_the_names_in_every_mode(tmp_path, quantize):
 def test_keys_of_dicts_are_the_names_of_quantize_aware_models(tmp_path):
     aware = tfprune.quantize_aware(structured({"cls": 0, "head": {"z": 0, "a": 0}}))
     x = {"b in": np.ones((8, 3)), "ä": np.ones((8, 2))}
-    aware.compile("sgd", "mse")
-    aware.fit(x, keras.tree.map_structure(np.zeros_like, aware.predict(x, verbose=0)), verbose=0)
+    aware.compile("sgd", "mse", run_eagerly=True)
+    aware.fit(x, keras.tree.map_structure(lambda each: np.zeros(each.shape), aware(x)), verbose=0)
     check_by_name(aware, tmp_path / "model.tflite", ["cls", "head_a", "head_z"], 0.1, quantize="int8")
 
 

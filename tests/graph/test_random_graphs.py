@@ -104,7 +104,7 @@ def check(examples, path):
 
 
 def test_masked_equals_shrunken_on_any_graph(tmp_path):
-    check(12, tmp_path / "small.keras")
+    check(8, tmp_path / "small.keras")
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_constants_in_padded_layers_are_told_if_they_change_the_outputs():
     told = Counter()
 
     @given(st.data())
-    @settings(max_examples=12)
+    @settings(max_examples=8)
     def run_one(data):
         model = functional(draw_model(data.draw, max_steps=5, pad_constants=True))
         choice = choose(data.draw, analyse(model))
@@ -168,7 +168,7 @@ def check_selections_and_widths(examples):
 
 
 def test_selections_and_widths_of_any_graph():
-    seen = check_selections_and_widths(6)
+    seen = check_selections_and_widths(4)
     assert seen["wider"] >= 2
 
 

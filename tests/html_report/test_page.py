@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from networks import dense, randomize, residual
+from networks import dense, residual
 from pages import HISTORY, NAMES, SCHEDULES, SECTIONS, Reader, half_pruned
 from PIL import Image
 
@@ -117,11 +117,14 @@ def test_what_is_not_given_is_not_shown(made, tmp_path):
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     written = []
     for name in "ab":
-        models = {"dense": randomize(residual()), "half": half_pruned()}
+        # One plot of each kind: a width, costs, zeros, curves by epoch and a schedule.
+        history, schedules = {"loss": HISTORY["loss"]}, {"drop": SCHEDULES["drop"]}
         keras.utils.clear_session(free_memory=False)
-        page = tfprune.write_report(tmp_path / name / "report.html", models, history=HISTORY, schedules=SCHEDULES)
+        page = tfprune.write_report(
+            tmp_path / name / "report.html", {"half": half_pruned()}, history=history, schedules=schedules
+        )
         written.append({path.name: path.read_bytes() for path in page.parent.rglob("*.*")})
-    assert len(written[0]) > 8
+    assert len(written[0]) > 4
     assert written[0] == written[1]
 
 

@@ -14,14 +14,14 @@ from tfprune.tflite.model import TFLiteModel
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    for name, units in (("small", 8), ("large", 2048)):
+    for name, units in (("small", 8), ("large", 512)):
         layers = [keras.layers.Dense(units), keras.layers.Dense(units), keras.layers.Dense(4)]
         export(keras.Sequential([keras.Input((64,)), *layers]), folder / f"{name}.tflite")
     return folder / "small.tflite", folder / "large.tflite"
 
 
 @pytest.mark.slow
-def test_a_file_a_hundred_times_larger_takes_longer(files):
+def test_a_much_larger_file_takes_longer(files):
     small, large = files
     report = benchmark(small, large, runs=15, warmup=2)
     first, second = report.files

@@ -80,7 +80,7 @@ def check_many(count, folder):
 
 @pytest.mark.filterwarnings("ignore:Output .* is one int8 tensor")
 def test_random_graphs(tmp_path):
-    assert check_many(2, tmp_path)["graphs"] >= 2
+    assert check_many(1, tmp_path)["graphs"] >= 1
 
 
 @pytest.mark.slow

@@ -85,10 +85,11 @@ def test_compile_settings_are_the_users_own_objects():
         keras.losses.Huber(delta=3.0),  # whose config leaves delta out
         metrics=[lambda y, p: keras.ops.mean(y - p), "mae", keras.metrics.RootMeanSquaredError(name="rms")],
         steps_per_execution=2,
-        jit_compile=False,
+        run_eagerly=True,
     )
     small = tfprune.shrink(model, {})
     assert small.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-5)
+    assert small.run_eagerly
     assert small.optimizer is not model.optimizer
     assert small.optimizer.get_config() == model.optimizer.get_config()
     assert small.steps_per_execution == 2

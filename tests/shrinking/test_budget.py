@@ -99,7 +99,7 @@ def test_parts_of_a_split_are_counted_as_they_come_out():
     parts = [L.Dense(3, name=f"reader_{each}")(L.ReLU()(half)) for each, half in enumerate(halves)]
     model = randomize(keras.Model(inputs, L.Dense(1)(L.Concatenate()(parts))))
     model.get_layer("wide").kernel.assign(np.array([[0.1] * 4 + [1.0] * 4] * 2))
-    for parameters in range(23, model.count_params() + 1):
+    for parameters in range(23, model.count_params() + 1, 3):  # some are met exactly, and some are not
         small = tfprune.prune_channels(
             model, budget=Budget(parameters=parameters), exclude=lambda layer: layer.name != "wide"
         )
@@ -110,7 +110,7 @@ def test_parts_of_a_split_are_counted_as_they_come_out():
 def test_constants_that_become_biases_are_counted():
     layers = [L.Dense(8, "sigmoid", name="waking"), L.Dense(6, use_bias=False, name="folding"), L.Dense(2)]
     model = randomize(keras.Sequential([keras.Input((4,)), *layers]))
-    for parameters in range(30, model.count_params(), 5):
+    for parameters in range(30, model.count_params(), 10):
         small = tfprune.prune_channels(model, budget=Budget(parameters=parameters))
         assert small.count_params() <= parameters
 

@@ -168,7 +168,7 @@ def test_a_selected_model_is_pruned_selected_and_widened_again():
 @pytest.mark.filterwarnings("ignore:NetworkSlimming has left")
 @pytest.mark.parametrize("quantize", [None, pytest.param("int8", marks=pytest.mark.slow)])
 def test_it_trains_and_exports(tmp_path, quantize):
-    model = compiled(randomize(preactivation(blocks=1)), "sgd", jit_compile=False)
+    model = compiled(randomize(preactivation(blocks=1)), "sgd", run_eagerly=True)
     model.fit(*images(16), batch_size=8, epochs=2, callbacks=[NetworkSlimming(1e-3, 0.4)], verbose=0)
     small = shrink(model, select_inputs=True)
     assert takes(small)

@@ -47,7 +47,7 @@ def assert_unchanged(before, model):
 
 def trained():
     """A model that was compiled and fitted, so that its optimizer holds momentum."""
-    model = compiled(randomize(residual()), keras.optimizers.SGD(0.01, momentum=0.9))
+    model = compiled(randomize(residual()), keras.optimizers.SGD(0.01, momentum=0.9), run_eagerly=True)
     x, y = images(8)
     model.fit(x, y, batch_size=4, verbose=0)
     return model

@@ -9,9 +9,9 @@ import zoo
 import tfprune
 
 FAST = [
+    "MobileNet",
     "ConvNeXtTiny",
     "EfficientNetV2B0",
-    "MobileNet",
     "MobileNetV2",
     "MobileNetV3Small",
     "ResNet50",

@@ -35,7 +35,7 @@ class Widths(keras.callbacks.Callback):
 def fit(model, callback, epochs, names=("first", "second"), **options):
     widths = Widths(*names)
     x, y = images(16)
-    history = model.fit(x, y, batch_size=8, epochs=epochs, callbacks=[callback, widths], verbose=0, **options)
+    history = model.fit(x, y, batch_size=16, epochs=epochs, callbacks=[callback, widths], verbose=0, **options)
     return widths, history.history
 
 
@@ -133,6 +133,7 @@ def test_stages_of_your_own_are_what_fpgm_does():
     assert [len(filters) for filters in found[0]] == [1 + 2, 3 + 4]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "make",
     [
