@@ -12,7 +12,7 @@ RoundTo: TypeAlias = int | Literal["auto"]
 """How many channels a group keeps a multiple of; `"auto"` chooses by the size of the group."""
 
 _STEPS = ((16, 8), (8, 4))
-"""From how many channels on in which steps; measured by `benchmarks/latency_of_widths.py`."""
+"""From how many channels on in which steps: a width between two of them takes about as long as the next."""
 
 
 @dataclass(frozen=True)
