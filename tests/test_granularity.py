@@ -43,6 +43,28 @@ def test_min_channels_stay(minimum, count):
     assert Channel(min_channels=minimum).count(8, 0.95) == count
 
 
+@pytest.mark.parametrize(
+    ("size", "sparsity", "stay"),
+    [(64, 0.34, 48), (64, 0.5, 32), (17, 0.5, 16), (16, 0.5, 8), (15, 0.5, 8), (8, 0.5, 4), (8, 0.4, 8), (7, 0.5, 4)],
+)
+def test_automatic_steps_by_hand(size, sparsity, stay):
+    assert size - Channel(round_to="auto").count(size, sparsity) == stay
+
+
+@given(st.integers(1, 4096), PERCENT)
+def test_automatic_steps_never_take_more_than_exact_counts(size, sparsity):
+    exact, count = (Channel(round_to=step).count(size, sparsity) for step in (1, "auto"))
+    step = 8 if size >= 16 else 4 if size >= 8 else 1
+    assert exact - step < count <= exact or count == 0
+    assert count == 0 or (size - count) % step == 0
+
+
+@pytest.mark.parametrize("step", [0, -8, "even"])
+def test_a_step_that_is_none_is_refused(step):
+    with pytest.raises(ValueError, match=f'round_to must be at least 1.*or "auto". Received: {step!r}'):
+        Channel(round_to=step)
+
+
 @pytest.mark.parametrize("minimum", [0, -1])
 def test_min_channels_below_one_is_refused(minimum):
     with pytest.raises(ValueError, match=f"min_channels must be at least 1.*Received: {minimum}"):

@@ -150,7 +150,9 @@ model. Expect a loss of accuracy: fine-tuning brings most of it back, and
         help="which channels are ranked together: of a group, all, or of groups built alike",
     )
     parser.add_argument("--min-channels", metavar="N", type=_count, default=1, help="leave every group so many")
-    parser.add_argument("--round-to", metavar="N", type=_count, default=1, help="leave a multiple of so many")
+    parser.add_argument(
+        "--round-to", metavar="N", type=_round_to, default=1, help="leave a multiple of so many; auto: of what is fast"
+    )
     parser.add_argument("--exclude", metavar="LAYER", action="append", default=[], help="leave alone; can be repeated")
     parser.add_argument(
         "--data", metavar="DATA", type=data_path, help=f"measure BatchNormalization anew on this: {_DATA}"
@@ -272,6 +274,10 @@ def _number(convert: Callable[[str], float], expected: str, allowed: Callable[[f
 
 def _count(text: str) -> int:
     return int(_number(int, "a whole number of at least 1", lambda value: value >= 1, text))
+
+
+def _round_to(text: str) -> int | str:
+    return text if text == "auto" else _count(text)
 
 
 def _positive(text: str) -> float:

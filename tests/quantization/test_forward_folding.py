@@ -97,6 +97,7 @@ FOLDS = {
     "joined": joined,
     "inside": lambda x: inside(L.ReLU(), L.BatchNormalization(), L.Conv2D(5, 3))(x),
     "out-of-a-model": lambda x: L.Conv2D(5, 3)(inside(L.ReLU(), L.BatchNormalization())(x)),
+    "of-a-model-that-is-nothing-else": lambda x: L.Conv2D(5, 3)(inside(L.BatchNormalization())(L.ReLU()(x))),
     "into-a-model": lambda x: inside(L.AveragePooling2D(2), L.Conv2D(5, 2))(normalized(x)),
     "of-open-size": lambda x: L.Dense(5)(L.GlobalAveragePooling2D()(L.Conv2D(5, 3)(normalized(x)))),
 }
@@ -213,6 +214,21 @@ def test_scales_that_leave_other_weights_no_levels_stay_where_kernels_are_rounde
     check(model, left=0)
 
 
+def test_weights_that_share_values_go_on_sharing_them():
+    model = model_of(FOLDS["convolution"])
+    kernel = model.layers[-1].kernel
+    kernel.assign(np.sign(kernel.numpy()) * 0.5)
+    assert fold_normalizations(model) is model
+
+
+def test_zeros_stay_zeros():
+    pruned = model_of(FOLDS["convolution"])
+    kernel = pruned.layers[-1].kernel
+    kernel.assign(kernel.numpy() * (np.arange(180).reshape(3, 3, 4, 5) % 3 == 0))
+    folded = check(pruned, left=0)
+    np.testing.assert_array_equal(folded.layers[-1].kernel.numpy() == 0, kernel.numpy() == 0)
+
+
 def several(x):
     x = L.BatchNormalization()(L.Conv2D(6, 3, activation="relu")(x))
     x = L.BatchNormalization()(L.Conv2D(6, 2, activation="relu")(L.MaxPooling2D(2, strides=1)(x)))
@@ -246,3 +262,23 @@ def test_a_quantize_aware_model_has_none_either(tmp_path):
     stripped = tfprune.strip(aware)
     assert normalizations(stripped) == 0
     np.testing.assert_allclose(stripped(images), model(images), atol=1e-4)
+
+
+def test_what_is_left_in_float_is_left_whole():
+    class Mine(L.Layer):  # not registered, so only its object can be copied
+        def __init__(self, factor):
+            super().__init__(name="mine")
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+
+    model = model_of(lambda x: L.Conv2D(3, 2)(Mine(2.0)(L.Conv2D(5, 3, name="reads")(normalized(x)))))
+    mine, reads = model.get_layer("mine"), model.get_layer("reads")
+    folded = tfprune.strip(tfprune.quantize_aware(model, exclude=[mine]))
+    assert normalizations(folded) == 0
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype("float32")
+    np.testing.assert_allclose(folded(images), model(images), atol=1e-4)
+    kept = tfprune.strip(tfprune.quantize_aware(model, exclude=[mine, reads]))
+    assert normalizations(kept) == 1
+    np.testing.assert_allclose(kept(images), model(images), atol=1e-4)

@@ -69,7 +69,7 @@ def to_tflite(
     aware = is_quantize_aware(model)
     source = lowered(model, integer_doors) if aware else float32_twin(model)
     if fold and not aware:
-        source = fold_normalizations(source, rounds=MODES[quantize].quantizes, trains=False)
+        source = fold_normalizations(source, rounds=MODES[quantize].quantizes)
     file = TFLiteFile(_convert(source, input_specs(model), quantize, samples, io_dtype, sparse))
     file = name_outputs(without_barriers(file) if aware else file, model)
     if MODES[quantize].weight_bits:

@@ -2,11 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from tfprune.granularity.base import Granularity, Prunes
+
+RoundTo: TypeAlias = int | Literal["auto"]
+"""How many channels a group keeps a multiple of; `"auto"` chooses by the size of the group."""
+
+_STEPS = ((16, 8), (8, 4))
+"""From how many channels on in which steps: a width between two of them takes about as long as the next."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +21,9 @@ class Channel(Granularity):
 
     Attributes:
         min_channels: How many channels always stay.
-        round_to: Keep a multiple of this many channels, rounding up so that never more go than asked for. Phones
-            compute 8 at a time, so 8 is a good value there.
+        round_to: Keep a multiple of this many channels, rounding up so that never more go than asked for. Kernels
+            compute 4, 8 or 16 at a time, so between two such widths latency hardly falls. `"auto"` is 8 for groups of
+            at least 16 channels, 4 for those of at least 8, and leaves the counts of narrower ones exact.
 
     Example:
 
@@ -27,15 +34,17 @@ class Channel(Granularity):
     prunes: ClassVar[Prunes] = "channels"
 
     min_channels: int = 1
-    round_to: int = 1
+    round_to: RoundTo = 1
 
     def __post_init__(self) -> None:
         if self.min_channels < 1:
             raise ValueError(
                 f"min_channels must be at least 1, or a layer would vanish. Received: {self.min_channels}."
             )
-        if self.round_to < 1:
-            raise ValueError(f"round_to must be at least 1, which does not round. Received: {self.round_to}.")
+        if self.round_to != "auto" and (isinstance(self.round_to, str) or self.round_to < 1):
+            raise ValueError(
+                f'round_to must be at least 1, which does not round, or "auto". Received: {self.round_to!r}.'
+            )
 
     def units(self, scores: np.ndarray, axis: int = -2) -> np.ndarray:
         """Return the scores as they are, one per channel: every channel is a unit."""
@@ -67,7 +76,14 @@ class Channel(Granularity):
 
         >>> Channel(round_to=8).allow(size=32, wanted=13)
         8
+        >>> [size - Channel(round_to="auto").allow(size, size // 3) for size in (64, 16, 8, 6)]
+        [48, 16, 8, 4]
         """
         keep = max(size - wanted, self.min_channels)
-        keep = math.ceil(keep / self.round_to) * self.round_to
+        keep = math.ceil(keep / self._step(size)) * self._step(size)
         return max(0, size - keep)
+
+    def _step(self, size: int) -> int:
+        if self.round_to == "auto":
+            return next((step for least, step in _STEPS if size >= least), 1)
+        return self.round_to

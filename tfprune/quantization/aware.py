@@ -85,7 +85,7 @@ def quantize_aware(
     if is_quantize_aware(model):
         raise ValueError(f"The model {model.name!r} is quantize-aware already: fit it, or strip it first.")
     check_finite_weights(model)
-    flat = fold_normalizations(flattened(model, exclude), rounds=True)
+    flat = fold_normalizations(flattened(model, exclude), rounds=True, reuse=True)
     operators = Operators.of(flat)
     quantizer = _Quantizer(
         operators, place(flat, operators), batch_normalization, keep_zeros, momentum, names_of_outputs(model)

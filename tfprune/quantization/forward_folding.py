@@ -21,7 +21,7 @@ _COARSER = 4.0
 """How much more noise the rounding of a kernel may make when it takes a normalization in: twice its amplitude."""
 
 
-def fold_normalizations(model: keras.Model, rounds: bool = False, trains: bool = True) -> keras.Model:
+def fold_normalizations(model: keras.Model, rounds: bool = False, reuse: bool = False) -> keras.Model:
     """Return a model that computes the same at inference, with as few separate BatchNormalizations as is exact.
 
     A normalization behind a convolution or `Dense` without activation becomes part of that layer in a file, and stays
@@ -34,13 +34,14 @@ def fold_normalizations(model: keras.Model, rounds: bool = False, trains: bool =
     Inference", CVPR 2018, section 3.2, which folds into the layer before.
 
     Args:
-        model: A built Sequential, functional or subclassed Keras model; it is not changed.
+        model: A built Sequential, functional or subclassed Keras model; not changed, unless its layers are reused.
         rounds: Whether kernels will be rounded to few levels. A normalization then stays where its scales differ so
             much that they would leave the others' weights hardly any levels, as that of a dead channel does.
-        trains: Whether the copy is one to train, compiled like the model.
+        reuse: Whether layers that stay as they are go on in the new model, which is compiled like the model, because
+            nobody needs that any more. Else all are copied, and the new model is for the converter alone.
 
     Returns:
-        A changed copy, or the model itself if there is nothing to fold.
+        A changed model, or the model itself if there is nothing to fold.
 
     Example:
 
@@ -55,7 +56,7 @@ def fold_normalizations(model: keras.Model, rounds: bool = False, trains: bool =
     plan = _Plan(
         Wiring.of(model, lambda node: functional(node.operation) if is_graph(node.operation) else None), rounds
     )
-    return _Folder(plan).rewrite(model, trains=trains) if plan.edits else model
+    return _Folder(plan, reuse).rewrite(model, trains=reuse) if plan.edits else model
 
 
 def _all_layers(model: keras.Model) -> Iterator[Any]:
@@ -174,9 +175,9 @@ class _Plan:
 
 
 class _Folder(Rewriter):
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Plan, reuse: bool) -> None:
         super().__init__(edits=plan.edits)
-        self._weights = plan.weights
+        self._weights, self._reuse = plan.weights, reuse
 
     def opened(self, node: Node) -> keras.Model | None:
         return node.operation if is_graph(node.operation) else None
@@ -184,7 +185,7 @@ class _Folder(Rewriter):
     def copy(self, layer: Any) -> Any:
         weights = self._weights.get(id(layer))
         if weights is None:
-            return super().copy(layer)
+            return layer if self._reuse else super().copy(layer)
         use_bias = len(weights) > len(exact_kind(layer).kernels)
         return self.copies.once(("folded", id(layer)), lambda: self.copies.new(layer, weights, use_bias=use_bias))
 

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, get_args
 
 from tfprune.common.checks import check_choice, check_count
 from tfprune.granularity import Channel
+from tfprune.granularity.channel import RoundTo
 from tfprune.measure.scores import Metric
 
 _IGNORED = ("metric", "max_drop", "overwrite", "restart", "progress")  # by the files of a training that goes on
@@ -26,8 +27,8 @@ class CompressOptions:
             one; see `tfprune.distill`. A step then runs both models, and takes up to half as long again.
         quantization_aware: Whether the model is trained with the rounding of int8. Else it is rounded afterwards.
         min_channels: Every channel group keeps at least so many channels.
-        round_to: Every group keeps a multiple of so many channels, such as 8, which phones compute at a time; a group
-            that would have to grow for that stays whole.
+        round_to: Every group keeps a multiple of so many channels; a group that would have to grow for that stays
+            whole. `"auto"` takes the steps that kernels like, see `tfprune.granularity.Channel`; 1 is exact.
         learning_rate: The rate at which each fine-tuning starts; it falls to zero along a cosine. None for half of
             the one that the model is compiled with (of a schedule: of its highest rate).
         quantize_learning_rate: The same for quantization-aware training. None for a tenth of `learning_rate`.
@@ -53,7 +54,7 @@ class CompressOptions:
     teacher: bool = True
     quantization_aware: bool = True
     min_channels: int = 1
-    round_to: int = 1
+    round_to: RoundTo = "auto"
     learning_rate: float | None = None
     quantize_learning_rate: float | None = None
     batch_size: int = 32
@@ -66,7 +67,7 @@ class CompressOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "min_channels", "round_to", "batch_size"):
+        for name in ("steps", "min_channels", "batch_size", *(() if self.round_to == "auto" else ("round_to",))):
             check_count(name, getattr(self, name))
         for name in ("learning_rate", "quantize_learning_rate"):
             rate = getattr(self, name)
