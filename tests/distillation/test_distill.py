@@ -58,7 +58,7 @@ def step_loss(model, y, sample_weight=None, eagerly=False):
     return float(compute() if eagerly else tf.function(compute, autograph=False)())
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("eagerly", [False, True])
 @pytest.mark.parametrize("teacher", ["softmax", None])
 @pytest.mark.parametrize("student", ["softmax", None])

@@ -94,6 +94,7 @@ def test_hints_that_do_not_fit_are_refused():
             tfprune.distill(own, teacher, features=pairs)
 
 
+@pytest.mark.slow
 def test_moving_average_follows_and_teaches(tmp_path):
     own = student()
     model = tfprune.distill(own, tfprune.MovingAverage(0.75), weight=0.5)
@@ -122,6 +123,7 @@ def test_momentum_is_a_part(momentum):
         tfprune.MovingAverage(momentum)
 
 
+@pytest.mark.slow
 def test_file_teaches_what_its_model_teaches(tmp_path):
     own, teacher = student(metrics=["accuracy"]), net(5, "teacher")
     tfprune.export(teacher, tmp_path / "teacher.tflite")
