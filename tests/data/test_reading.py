@@ -15,8 +15,8 @@ from networks import same
 import tfprune
 from tfprune.data import Batch, Reader, inputs_of
 from tfprune.drivers.batches import ShuffledBatches
-from tfprune.drivers.compression.data import prepare
-from tfprune.drivers.compression.validation import Validation
+from tfprune.drivers.data import prepare
+from tfprune.drivers.validation import Validation
 from tfprune.exporting.calibration import gather_samples
 from tfprune.html_report.facts import gather
 from tfprune.measure.entries import KerasEntry

@@ -399,3 +399,10 @@ def test_outputs_without_names_of_their_own_are_matched_by_order():
     assert places_of([Output("left", (4,)), Output("right", (3,))], named) is None  # which is which is not known
     assert places_of([Output("boxes", (3,)), Output("scores", (4,))], named) is None
     assert places_of([Output("anything", (4,))], named[:1]) == [0]
+
+
+def test_many_models_in_turn_are_no_loop_to_warn_of(caplog):
+    for width in range(1, 8):
+        entry = KerasEntry("model", keras.Sequential([keras.Input((2,)), keras.layers.Dense(width)]))
+        entry.predict(entry.samples(np.zeros((1, 2), "float32")))
+    assert "retracing" not in caplog.text

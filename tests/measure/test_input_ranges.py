@@ -8,8 +8,8 @@ import pytest
 from networks import images
 
 import tfprune
-from tfprune.drivers.compression.data import Data
-from tfprune.drivers.compression.validation import warn_of_ranges
+from tfprune.drivers.compression.fitness import warn_of_ranges
+from tfprune.drivers.data import Data
 from tfprune.measure import ComparedModel, Comparison, Latency
 from tfprune.measure.comparison import slower_in_integers
 from tfprune.measure.input_ranges import file_ranges, keras_ranges, misses

@@ -1,6 +1,7 @@
 """What `compare` compares, under one face: Keras models and `.tflite` files with a name, inputs, outputs and costs."""
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,8 +86,9 @@ class KerasEntry(Entry):
         self._order = list(range(len(self.outputs)))
         self.integers = "int8" if is_quantize_aware(self._model) else None
         signature = [tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for spec in input_specs(self._model).values()]
-        # Not `predict`, which would compile a function into the user's model.
-        self._forward = tf.function(self._call, input_signature=signature, autograph=False)
+        # Not `predict`, which would compile a function into the user's model. A partial, as TensorFlow counts by the
+        # code of a function how often it is traced, and after five models would warn of a loop.
+        self._forward = tf.function(functools.partial(self._call), input_signature=signature, autograph=False)
 
     def predict(self, samples: Samples) -> list[np.ndarray]:
         """Return the outputs for a batch."""

@@ -1,6 +1,7 @@
 """`compress`: the budget is met by the file itself, nothing is lost by an interruption, and errors come first."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import shutil
@@ -17,10 +18,12 @@ from networks import same, weights_of
 import tfprune
 from tfprune import Budget, CompressOptions
 from tfprune.drivers import epochs, training
-from tfprune.drivers.compression import compressor, data, planning, result, steps, validation
+from tfprune.drivers.compression import answers, compressor, planning, result, steps
 from tfprune.drivers.compression.choosing import Chooser
+from tfprune.drivers.data import prepare
 from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
+from tfprune.drivers.validation import Validation
 from tfprune.tflite.model import TFLiteModel
 from tfprune.tflite.unpacking import unpack
 
@@ -603,8 +606,6 @@ def test_datasets_train_too(trained, quick, tmp_path):
 
 
 def test_arrays_are_split_once_and_for_all():
-    from tfprune.drivers.compression.data import prepare
-
     first, second = (prepare(network(), (X, Y), None, 0) for _ in range(2))
     assert len(first.validation[1]) == 9
     assert same(first.validation[:1], second.validation[:1])
@@ -626,17 +627,26 @@ def test_arrays_are_split_once_and_for_all():
 def test_without_labels_the_model_says_what_they_are(loss, expected):
     model = keras.Sequential([keras.Input((3,)), L.Identity()])
     model.compile(loss=loss)
-    found = data.answers(model, np.array([[0.25, 2.0, -1.0], [3.0, 0.0, -2.0]], "float32"))
+    found = answers.answers(model, np.array([[0.25, 2.0, -1.0], [3.0, 0.0, -2.0]], "float32"))
     assert found.tolist() == expected
 
 
 def test_a_part_of_unlabelled_data_is_set_aside_with_answers(trained):
     x, _ = arrays()
-    prepared = data.prepare(trained, x, None, seed=0)
+    prepared = dataclasses.replace(prepare(trained, (x, answers.answers(trained, x)), None, seed=0), answered=True)
     assert [len(part) for part in (*prepared.training, *prepared.validation)] == [81, 81, 9, 9]
-    assert validation.Validation(prepared.validation, None).score(trained) == 1.0
+    assert Validation(prepared.validation, None).score(trained) == 1.0
     assert "on the dense model's own answers" in prepared.describe()
-    assert data.prepare(trained, x, arrays(30), seed=0).describe() == "validation data as given"
+
+
+@pytest.mark.slow
+def test_unlabelled_data_is_compressed_by_what_the_dense_model_answers(trained, quick, tmp_path):
+    report = again(
+        trained, tmp_path / "model.tflite", data=arrays()[0], validation=None, epochs=2, options=options(steps=1)
+    )
+    assert report.phases[0].score == 1.0  # it agrees with itself
+    assert report.phases[-1].score > 0.6
+    assert "on the dense model's own answers" in report.validation
 
 
 def test_compress_is_the_function_whatever_is_imported():

@@ -13,24 +13,20 @@ import numpy as np
 from tfprune.common.checks import check_count
 from tfprune.common.files import check_writable
 from tfprune.data.fingerprints import model_fingerprint
+from tfprune.drivers.compression.answers import answers, is_unlabelled
 from tfprune.drivers.compression.choosing import Chooser
 from tfprune.drivers.compression.compress_options import CompressOptions, Preset, preset
 from tfprune.drivers.compression.compression_report import CompressionReport, PhaseReport
-from tfprune.drivers.compression.data import Data, prepare
+from tfprune.drivers.compression.fitness import check_fit, check_model, warn_of_ranges, why_it_cannot_teach
 from tfprune.drivers.compression.planning import Int8Files, find_macs
 from tfprune.drivers.compression.result import budget_lines, sha256, write_file
 from tfprune.drivers.compression.steps import QUANTIZE, Steps, first_rate
-from tfprune.drivers.compression.validation import (
-    Validation,
-    check_fit,
-    check_model,
-    warn_of_ranges,
-    why_it_cannot_teach,
-)
+from tfprune.drivers.data import Data, prepare
 from tfprune.drivers.display import Display
 from tfprune.drivers.folder import Folder
 from tfprune.drivers.phases import Phase
 from tfprune.drivers.runs import Run
+from tfprune.drivers.validation import Validation
 from tfprune.graph.profiling import profile
 from tfprune.measure import compare
 from tfprune.shrinking.budget import Budget
@@ -109,7 +105,9 @@ def compress(
     folder = Folder(target.with_suffix(".compress"), HOW_TO_RESTART)
     ours = target.exists() and not options.restart and folder.notes.get("written") == sha256(target)
     check_writable(target, overwrite=options.overwrite or ours)
-    prepared = prepare(model, data, validation, options.seed)
+    answered = is_unlabelled(data)
+    labelled = (data, answers(model, data)) if answered else data
+    prepared = dataclasses.replace(prepare(model, labelled, validation, options.seed), answered=answered)
     check_fit(model, prepared)
     if options.teacher and (why := why_it_cannot_teach(model)):
         warnings.warn(

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from tfprune.drivers.compression.choosing import Chooser
-from tfprune.drivers.compression.data import Data
+from tfprune.drivers.data import Data
 from tfprune.drivers.display import Display
 from tfprune.exporting import ExportOptions, export
 from tfprune.exporting.inputs import Samples, input_specs

@@ -9,12 +9,12 @@ import numpy as np
 from tfprune.drivers.batches import num_batches
 from tfprune.drivers.compression.choosing import Chooser
 from tfprune.drivers.compression.compress_options import CompressOptions
-from tfprune.drivers.compression.data import Data
 from tfprune.drivers.compression.planning import Int8Files, narrow
-from tfprune.drivers.compression.validation import Validation
+from tfprune.drivers.data import Data
 from tfprune.drivers.phases import Phase
 from tfprune.drivers.runs import Run
 from tfprune.drivers.training import Fit
+from tfprune.drivers.validation import Validation
 from tfprune.quantization import quantize_aware
 from tfprune.shrinking.widths import Widths
 

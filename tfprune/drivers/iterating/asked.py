@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tfprune.drivers.compression.data import Data, prepare
+from tfprune.drivers.data import Data, prepare
 from tfprune.drivers.iterating.channels import ChannelPruner
 from tfprune.drivers.iterating.iterate_options import IterateOptions
 from tfprune.drivers.iterating.policies import Policy

@@ -10,8 +10,7 @@ from typing import Any
 import keras
 
 from tfprune.data.fingerprints import model_fingerprint
-from tfprune.drivers.compression.data import Data
-from tfprune.drivers.compression.validation import Validation
+from tfprune.drivers.data import Data
 from tfprune.drivers.display import Display
 from tfprune.drivers.iterating.asked import check_rules, check_types, prepared_data, pruner_for
 from tfprune.drivers.iterating.iterate_options import IterateOptions
@@ -26,6 +25,7 @@ from tfprune.drivers.iterating.ticket import Ticket
 from tfprune.drivers.iterating.trainings import Trainings
 from tfprune.drivers.iterating.what import PruneChannels, PruneWeights
 from tfprune.drivers.runs import Run
+from tfprune.drivers.validation import Validation
 from tfprune.graph import analyse
 from tfprune.rewriting.cloning import duplicate
 

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.drivers.compression.validation import Validation
 from tfprune.drivers.iterating.kept_choices import KeptChoices
 from tfprune.drivers.iterating.optimizers import make_constant
 from tfprune.drivers.iterating.policies import FineTune, Policy, Source
@@ -16,6 +15,7 @@ from tfprune.drivers.iterating.trainings import Trainings
 from tfprune.drivers.phases import Phase
 from tfprune.drivers.randomness import draw_seed, seed_everything
 from tfprune.drivers.runs import Run
+from tfprune.drivers.validation import Validation
 from tfprune.graph import analyse
 from tfprune.rewriting.cloning import rebuild_anew
 from tfprune.rewriting.compiling import compile_like

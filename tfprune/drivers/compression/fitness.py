@@ -1,41 +1,18 @@
-"""What a model is worth on the validation data, and whether model and data fit each other at all."""
+"""Whether a model and data fit each other and `compress`, before any work is spent on them."""
 
 import math
 import warnings
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfprune.distillation import distill
-from tfprune.drivers.compression.data import Data, read
+from tfprune.drivers.data import Data, read
 from tfprune.graph import check_traceable, functional
 from tfprune.measure.entries import KerasEntry
 from tfprune.measure.input_ranges import Range, misses
-from tfprune.measure.scores import Metric, labels_of, make_score
+from tfprune.measure.scores import labels_of
 from tfprune.shrinking.one_shot import prune_channels
-
-
-class Validation:
-    """Measures models on data, in the way in which `compare` does.
-
-    Args:
-        data: Arrays `(x, y)` or `(x, y, sample_weight)`, or a dataset of batches.
-        metric: What to measure; None for accuracy.
-    """
-
-    def __init__(self, data: Any, metric: Metric | None) -> None:
-        self._data, self._metric = data, metric
-
-    def score(self, model: keras.Model) -> float:
-        """Return the score of a model."""
-        entry = KerasEntry("model", model)
-        score = make_score(self._metric, entry.outputs[0].shape)
-        for batch in read(self._data, model, "validation"):
-            score.check(batch)
-            (answers,) = entry.predict(entry.samples(batch.x))
-            score.add(batch, answers)
-        return score.result()
 
 
 def check_model(model: keras.Model) -> None:

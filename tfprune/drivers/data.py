@@ -1,4 +1,4 @@
-"""The data that `compress` trains and validates on: what forms it has, and how it is split."""
+"""The data that a longer work trains and validates on: what forms it has, and how it is split."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def prepare(model: keras.Model, data: Any, validation: Any, seed: int) -> Data:
     Args:
         model: What is to be trained on it.
         data: Arrays `(x, y)` or `(x, y, sample_weight)`, or a `tf.data.Dataset` or `keras.utils.PyDataset` of batches
-            of these with a known length. Or an array of inputs, or a dict of them by name, without labels.
+            of these with a known length.
         validation: The same with labels, or None.
         seed: For the split of arrays.
 
@@ -76,10 +76,9 @@ def prepare(model: keras.Model, data: Any, validation: Any, seed: int) -> Data:
         TypeError: If one of them has another form.
         ValueError: If a dataset's length is not known, there is too little, it does not fit the model, or holds NaN.
     """
-    answered = is_unlabelled(data)
-    data = _check("data", (data, answers(model, data)) if answered else data, model)
+    data = _check("data", data, model)
     if validation is not None:
-        return Data(data, _check("validation", validation, model), split=False, answered=answered)
+        return Data(data, _check("validation", validation, model), split=False)
     if not isinstance(data, tuple):
         raise ValueError(
             "A dataset cannot be split by itself. Pass data and validation apart: dataset.skip(10), dataset.take(10)."
@@ -90,40 +89,7 @@ def prepare(model: keras.Model, data: Any, validation: Any, seed: int) -> Data:
     if not num_validation:
         raise ValueError(f"Of {len(order)} samples none can be set aside for validation. Pass validation=(x, y).")
     training, validation = arrays.rows(order[num_validation:]), arrays.rows(order[:num_validation])
-    return Data(packed(training), packed(validation), split=True, answered=answered)
-
-
-def is_unlabelled(data: Any) -> bool:
-    """Return whether data is arrays of inputs alone."""
-    return isinstance(data, Mapping) or hasattr(data, "__array__")
-
-
-def answers(model: keras.Model, x: Any) -> np.ndarray:
-    """Return what a model says of inputs, in the form in which its compiled loss wants labels.
-
-    Args:
-        model: A compiled model with one output.
-        x: An array of inputs, or a dict of them.
-
-    Returns:
-        For a loss of sparse labels the likeliest class, an int array; for one of classes, ones and zeros; else the
-        outputs.
-    """
-    outputs = np.concatenate([np.asarray(model(batch.x, training=False)) for batch in Reader(x, inputs_of(model))])
-    (given,) = keras.tree.flatten(model.loss)
-    loss = keras.losses.get(given)
-    name = str(getattr(loss, "name", None) or getattr(loss, "__name__", ""))
-    if "categorical" in name:
-        best = outputs.argmax(axis=-1)
-        return best if "sparse" in name else np.eye(outputs.shape[-1], dtype="float32")[best]
-    if "binary" in name:
-        # Logits have their middle at 0, and probabilities theirs at a half.
-        return (outputs > (0.0 if _from_logits(loss) else 0.5)).astype("float32")
-    return outputs
-
-
-def _from_logits(loss: Any) -> bool:
-    return bool(loss.get_config().get("from_logits")) if isinstance(loss, keras.losses.Loss) else False
+    return Data(packed(training), packed(validation), split=True)
 
 
 def read(data: Any, model: keras.Model, argument: str) -> Reader:
