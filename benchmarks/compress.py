@@ -32,9 +32,10 @@ OURS = "compress"
 FIRST_VERSION = "norms, three steps (0.1)"
 WAYS: dict[str, dict[str, Any]] = {
     OURS: {},
+    "labels alone": {"teacher": False},
     "no repair": {"repair": False},
-    "norms, repaired": {"informed": False},
-    FIRST_VERSION: {"steps": 3, "informed": False, "repair": False},
+    "norms": {"informed": False},
+    FIRST_VERSION: {"steps": 3, "informed": False, "repair": False, "teacher": False, "round_to": 1},
 }
 """For each way what it asks for."""
 
