@@ -98,6 +98,15 @@ def test_twin_of_a_half_precision_model_has_its_weights_and_computes_in_float32(
     np.testing.assert_allclose(twin(x), np.asarray(model(x)).astype(np.float32), atol=0.02)
 
 
+def test_a_quantize_aware_model_in_half_precision_becomes_int8():
+    inputs, policy = keras.Input((6,)), "mixed_float16"
+    hidden = keras.layers.Dense(4, activation="relu", dtype=policy)(inputs)
+    model = tfprune.quantize_aware(keras.Model(inputs, keras.layers.Dense(2, dtype=policy)(hidden)))
+    model(np.random.default_rng(0).normal(size=(8, 6)), training=True)  # which sets the ranges
+    operators = count_operators(to_tflite(model, "int8", None, "int8"))
+    assert {operator.name: operator.dtype for operator in operators} == {"FULLY_CONNECTED": "int8"}
+
+
 class WithoutConfig(keras.layers.Dense):
     def get_config(self):
         return {"units": self.kernel_size}  # which it does not have

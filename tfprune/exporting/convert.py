@@ -67,7 +67,7 @@ def to_tflite(
         RuntimeError: If the converter refuses the model.
     """
     aware = is_quantize_aware(model)
-    source = lowered(model, integer_doors) if aware else float32_twin(model)
+    source = float32_twin(lowered(model, integer_doors) if aware else model)
     if fold and not aware:
         source = fold_normalizations(source, rounds=MODES[quantize].quantizes)
     file = TFLiteFile(_convert(source, input_specs(model), quantize, samples, io_dtype, sparse))
