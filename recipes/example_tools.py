@@ -137,11 +137,37 @@ def fit(
     Returns:
         The logs of the epochs.
     """
+    compile_classifier(model, data, epochs, learning_rate, optimizer)
+    return model.fit(data.x_train, data.y_train, BATCH_SIZE, epochs, verbose=verbosity(), callbacks=list(callbacks))
+
+
+def compile_classifier(
+    model: keras.Model,
+    data: LabelledData,
+    epochs: int,
+    learning_rate: float,
+    optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.Adam,
+    ignore_class: int | None = None,
+) -> None:
+    """Compile a model that returns logits as `fit` does, for what trains it in another way.
+
+    Args:
+        model: Anything that returns logits.
+        data: What it will be trained on.
+        epochs: After how many the learning rate is zero.
+        learning_rate: The first one.
+        optimizer: Makes the optimizer from the learning rate.
+        ignore_class: The label of samples that have none.
+    """
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps_per_epoch(data))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer(schedule), loss, metrics=["accuracy"])
-    verbose = 1 if console.is_terminal else 2  # a moving bar, or in a log file one line per epoch
-    return model.fit(data.x_train, data.y_train, BATCH_SIZE, epochs, verbose=verbose, callbacks=list(callbacks))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignore_class)
+    # The share of right classes would count samples without a label as wrong.
+    model.compile(optimizer(schedule), loss, metrics=["accuracy"] if ignore_class is None else None)
+
+
+def verbosity() -> int:
+    """Return how `fit` tells of itself: by a moving bar, or in a log file by one line per epoch."""
+    return 1 if console.is_terminal else 2
 
 
 def steps_per_epoch(data: LabelledData) -> int:
@@ -241,3 +267,9 @@ def show(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def tell_chance(accuracy: float, samples: int) -> None:
+    """Print by how much an accuracy may be off by chance: two standard errors of a share of that many samples."""
+    points = 200 * math.sqrt(accuracy * (1 - accuracy) / samples)
+    console.print(f"By chance alone, an accuracy on {samples:,} test samples may be off by {points:.1f} points.")
