@@ -22,7 +22,7 @@ from tfprune.drivers.iterating import (
     iterate,
 )
 from tfprune.drivers.narrowing import fit_narrowing
-from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
+from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, LayerPrecisions, export
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
@@ -56,6 +56,7 @@ __all__ = [
     "InitialWeights",
     "InitialWeightsAtEnd",
     "IterateOptions",
+    "LayerPrecisions",
     "MovingAverage",
     "PruneChannels",
     "PruneWeights",
