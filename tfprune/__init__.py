@@ -26,7 +26,7 @@ from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, 
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.measure import benchmark, compare, layerwise_density, quantization_errors, sensitivity
+from tfprune.measure import benchmark, choose_precisions, compare, layerwise_density, quantization_errors, sensitivity
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware
 from tfprune.reconstruction import ReconstructionReport, reconstruct
@@ -73,6 +73,7 @@ __all__ = [
     "benchmark",
     "callbacks",
     "channel_groups",
+    "choose_precisions",
     "choose_ranks",
     "choose_widths",
     "cluster",

@@ -72,9 +72,7 @@ def to_tflite(
         RuntimeError: If the converter refuses the model.
     """
     aware = is_quantize_aware(model)
-    source = lowered(model, integer_doors) if aware else float32_twin(model)
-    if fold and not aware:
-        source = fold_normalizations(source, rounds=MODES[quantize].quantizes)
+    source = lowered(model, integer_doors) if aware else _plain(model, quantize, fold)
     finish = None
     if precisions is not None and MODES[quantize].num_levels:
         finish = _Excluding(model, precisions, io_dtype)
@@ -86,6 +84,38 @@ def to_tflite(
         others = operator_settings(operators, model, precisions)
         file = store_weights(file, quantize, operators, others, precisions.block_size)
     return finish_sparse(file) if sparse else file
+
+
+def calibrated_model(model: keras.Model, samples: Samples, io_dtype: str) -> tuple[TFLiteFile, int]:
+    """Return what int8 files are made of: the converter's float model, whose tensors have the measured ranges.
+
+    Args:
+        model: A built model with known inputs; not one that is quantize-aware.
+        samples: Calibration samples.
+        io_dtype: dtype of the inputs and outputs of the int8 files.
+
+    Returns:
+        The model, and by how many bytes a file of the converter is larger than one of `quantize_but`.
+
+    Raises:
+        ValueError: If a model with loops or branches is to be calibrated.
+        RuntimeError: If the converter refuses the model.
+    """
+    kept: list[tuple[bytes, bytes]] = []
+
+    def finish(calibrated: bytes) -> bytes:
+        kept.append((calibrated, quantize_but(calibrated, [], io_dtype)))
+        return kept[0][1]
+
+    whole = _convert(_plain(model, "int8", True), input_specs(model), "int8", samples, io_dtype, False, finish)
+    ((calibrated, quantized),) = kept
+    file = name_outputs(TFLiteFile(whole), model)
+    return TFLiteFile(calibrated), len(file.content) - len(name_outputs(TFLiteFile(quantized), model).content)
+
+
+def _plain(model: keras.Model, quantize: str | None, fold: bool) -> keras.Model:
+    source = float32_twin(model)
+    return fold_normalizations(source, rounds=MODES[quantize].quantizes) if fold else source
 
 
 def _convert(
