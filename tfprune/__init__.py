@@ -22,11 +22,11 @@ from tfprune.drivers.iterating import (
     iterate,
 )
 from tfprune.drivers.narrowing import fit_narrowing
-from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, export
+from tfprune.exporting import ExportMismatchError, ExportOptions, ExportReport, ImageMetadata, LayerPrecisions, export
 from tfprune.graph import channel_groups
 from tfprune.graph.profiling import profile
 from tfprune.html_report import write_report
-from tfprune.measure import benchmark, compare, layerwise_density, quantization_errors, sensitivity
+from tfprune.measure import benchmark, choose_precisions, compare, layerwise_density, quantization_errors, sensitivity
 from tfprune.parts.ranking import Ranking
 from tfprune.quantization import quantize_aware
 from tfprune.reconstruction import ReconstructionReport, reconstruct
@@ -56,6 +56,7 @@ __all__ = [
     "InitialWeights",
     "InitialWeightsAtEnd",
     "IterateOptions",
+    "LayerPrecisions",
     "MovingAverage",
     "PruneChannels",
     "PruneWeights",
@@ -72,6 +73,7 @@ __all__ = [
     "benchmark",
     "callbacks",
     "channel_groups",
+    "choose_precisions",
     "choose_ranks",
     "choose_widths",
     "cluster",

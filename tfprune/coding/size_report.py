@@ -4,10 +4,9 @@ import importlib
 import lzma
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +17,8 @@ from tfprune.coding.entropy import entropy_bits, huffman_bits, sparse_bits
 from tfprune.common.files import gzip_size
 from tfprune.common.names import labels
 from tfprune.common.tables import Report, new_table
-from tfprune.tflite.unpacking import TFLiteFile, type_name
+from tfprune.tflite.nibbles import unpacked_nibbles
+from tfprune.tflite.unpacking import ITEM_BYTES, TFLiteFile, type_name
 
 _GAP_BITS = (4, 8)
 _DTYPES = {"int8": np.int8, "uint8": np.uint8, "int16": np.int16, "float16": np.float16, "float32": np.float32}
@@ -120,7 +120,8 @@ def coded_size(model: keras.Model | str | os.PathLike[str]) -> CodedSize:
     if isinstance(model, keras.Model):
         if not model.built:
             raise ValueError(f"The model {model.name!r} is not built, so it has no weights. Call model.build() first.")
-        found = ((variable.path, keras.ops.convert_to_numpy(variable)) for variable in model.weights)
+        arrays = ((variable.path, keras.ops.convert_to_numpy(variable)) for variable in model.weights)
+        found = ((name, array, array.dtype.itemsize) for name, array in arrays)
         return CodedSize(_tensors(found))
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"Expected a Keras model or the path of a .tflite file. Received: {type(model).__name__}.")
@@ -136,28 +137,31 @@ def coded_size(model: keras.Model | str | os.PathLike[str]) -> CodedSize:
     )
 
 
-def _constants(file: TFLiteFile) -> Iterator[tuple[str, np.ndarray]]:
+def _constants(file: TFLiteFile) -> Iterator[tuple[str, np.ndarray, float]]:
     seen: set[int] = set()
     for graph in file.model.subgraphs:
         for tensor in graph.tensors or []:
-            data, dtype = file.model.buffers[tensor.buffer].data, _DTYPES.get(type_name(tensor))
-            if data is not None and dtype is not None and tensor.buffer not in seen:
+            data, kind = file.model.buffers[tensor.buffer].data, type_name(tensor)
+            if data is not None and (kind in _DTYPES or kind == "int4") and tensor.buffer not in seen:
                 seen.add(tensor.buffer)
-                yield tensor.name.decode(), np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
+                stored = np.asarray(data, np.uint8)
+                if kind == "int4":  # in an odd number of them the last byte is half full
+                    yield tensor.name.decode(), unpacked_nibbles(stored)[: math.prod(map(int, tensor.shape))], 0.5
+                else:
+                    yield tensor.name.decode(), np.frombuffer(stored.tobytes(), _DTYPES[kind]), ITEM_BYTES[kind]
 
 
-def _tensors(found: Any) -> tuple[CodedTensor, ...]:
-    return tuple(_coded(name, array) for name, array in found if array.size >= 16 and array.dtype.kind in "fiuV")
+def _tensors(found: Iterable[tuple[str, np.ndarray, float]]) -> tuple[CodedTensor, ...]:
+    return tuple(_coded(*each) for each in found if each[1].size >= 16 and each[1].dtype.kind in "fiuV")
 
 
-def _coded(name: str, weights: np.ndarray) -> CodedTensor:
+def _coded(name: str, weights: np.ndarray, item: float) -> CodedTensor:
     flat = weights.ravel()
     if flat.dtype.kind not in "iu":
         flat = flat.astype(np.float32)  # of bfloat16 too, each of which is one
     flat = flat + flat.dtype.type(0)  # a pruned weight is -0.0, and equal to 0.0
     values, counts = np.unique(flat, return_counts=True)
-    item = weights.dtype.itemsize
-    table = len(values) * item
+    table = math.ceil(len(values) * item)
     sparse = min(sparse_bits(flat, bits)[1] for bits in _GAP_BITS)
     living = len(values) - int((values == 0).any())
     return CodedTensor(
@@ -165,11 +169,11 @@ def _coded(name: str, weights: np.ndarray) -> CodedTensor:
         weights=flat.size,
         values=len(values),
         zeros=float((flat == 0).mean()),
-        stored_bytes=flat.size * item,
+        stored_bytes=math.ceil(flat.size * item),
         entropy=entropy_bits(counts) / flat.size,
         codebook_bytes=_bytes(flat.size * math.ceil(math.log2(len(values)))) + table,
         huffman_bytes=_bytes(huffman_bits(counts)) + table,
-        sparse_bytes=_bytes(sparse) + living * item,
+        sparse_bytes=_bytes(sparse) + math.ceil(living * item),
     )
 
 

@@ -3,6 +3,7 @@
 from tfprune.exporting.export_options import ExportOptions
 from tfprune.exporting.export_report import ExportReport
 from tfprune.exporting.exporter import export
+from tfprune.exporting.layer_precisions import LayerPrecisions
 from tfprune.exporting.metadata import ImageMetadata
 from tfprune.exporting.reasons import FloatOperator
 from tfprune.exporting.verify import ExportMismatchError, OutputError
@@ -13,6 +14,7 @@ __all__ = [
     "ExportReport",
     "FloatOperator",
     "ImageMetadata",
+    "LayerPrecisions",
     "OutputError",
     "export",
 ]

@@ -7,7 +7,7 @@ keeps unfrozen variables with its `trackable_obj`, and is deprecated and without
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,11 +16,13 @@ import tensorflow as tf
 
 from tfprune.common.native_logs import hidden_native_logs
 from tfprune.exporting.inputs import Samples, call, input_specs
+from tfprune.exporting.layer_operators import NotStorableError, layer_operators, operator_settings
+from tfprune.exporting.layer_precisions import LayerPrecisions
+from tfprune.exporting.layer_storage import quantize_but, store_weights
 from tfprune.exporting.modes import MODES, Mode
 from tfprune.exporting.ranges import widen_ranges
 from tfprune.exporting.signature import name_outputs
 from tfprune.exporting.sparsity import finish_sparse
-from tfprune.exporting.weight_only import quantize_weights
 from tfprune.graph import Node, functional, is_graph, walk
 from tfprune.graph.chains import chains
 from tfprune.graph.subclassed import first_line
@@ -47,6 +49,7 @@ def to_tflite(
     sparse: bool = False,
     integer_doors: bool = False,
     fold: bool = True,
+    precisions: LayerPrecisions | None = None,
 ) -> TFLiteFile:
     """Return `model` as a `.tflite` file with a static batch of 1. The model itself stays as it is.
 
@@ -58,23 +61,61 @@ def to_tflite(
         sparse: Whether to store kernels sparse where that makes them smaller.
         integer_doors: Whether layers in float, too, read integers from outside, in the file of a quantize-aware model.
         fold: Whether each BatchNormalization that its readers can take becomes part of them.
+        precisions: Layers that are stored in another way than the mode says.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: If a model with loops or branches is to be calibrated, or `sparse` makes nothing smaller.
+        ValueError: If a model with loops or branches is to be calibrated, `sparse` makes nothing smaller, or a layer
+            cannot be stored as `precisions` say.
         RuntimeError: If the converter refuses the model.
     """
     aware = is_quantize_aware(model)
-    source = float32_twin(lowered(model, integer_doors) if aware else model)
-    if fold and not aware:
-        source = fold_normalizations(source, rounds=MODES[quantize].quantizes)
-    file = TFLiteFile(_convert(source, input_specs(model), quantize, samples, io_dtype, sparse))
+    source = float32_twin(lowered(model, integer_doors)) if aware else _plain(model, quantize, fold)
+    finish = None
+    if precisions is not None and MODES[quantize].num_levels:
+        finish = _Excluding(model, precisions, io_dtype)
+    file = TFLiteFile(_convert(source, input_specs(model), quantize, samples, io_dtype, sparse, finish))
     file = name_outputs(without_barriers(file) if aware else file, model)
     if MODES[quantize].weight_bits:
-        file = TFLiteFile(quantize_weights(file.content, MODES[quantize].weight_bits))
+        precisions = precisions or LayerPrecisions()
+        operators = layer_operators(file, model)
+        others = operator_settings(operators, model, precisions)
+        file = store_weights(file, quantize, operators, others, precisions.block_size)
     return finish_sparse(file) if sparse else file
+
+
+def calibrated_model(model: keras.Model, samples: Samples, io_dtype: str) -> tuple[TFLiteFile, int]:
+    """Return what int8 files are made of: the converter's float model, whose tensors have the measured ranges.
+
+    Args:
+        model: A built model with known inputs; not one that is quantize-aware.
+        samples: Calibration samples.
+        io_dtype: dtype of the inputs and outputs of the int8 files.
+
+    Returns:
+        The model, and by how many bytes a file of the converter is larger than one of `quantize_but`.
+
+    Raises:
+        ValueError: If a model with loops or branches is to be calibrated.
+        RuntimeError: If the converter refuses the model.
+    """
+    kept: list[tuple[bytes, bytes]] = []
+
+    def finish(calibrated: bytes) -> bytes:
+        kept.append((calibrated, quantize_but(calibrated, [], io_dtype)))
+        return kept[0][1]
+
+    whole = _convert(_plain(model, "int8", True), input_specs(model), "int8", samples, io_dtype, False, finish)
+    ((calibrated, quantized),) = kept
+    file = name_outputs(TFLiteFile(whole), model)
+    return TFLiteFile(calibrated), len(file.content) - len(name_outputs(TFLiteFile(quantized), model).content)
+
+
+def _plain(model: keras.Model, quantize: str | None, fold: bool) -> keras.Model:
+    source = float32_twin(model)
+    return fold_normalizations(source, rounds=MODES[quantize].quantizes) if fold else source
 
 
 def _convert(
@@ -84,6 +125,7 @@ def _convert(
     samples: Samples | None,
     io_dtype: str,
     sparse: bool,
+    finish: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
     mode = MODES[quantize]
     with tempfile.TemporaryDirectory() as folder:
@@ -91,13 +133,15 @@ def _convert(
         if samples is not None and mode.is_calibrated:
             _refuse_control_flow(model, forward, quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        _set_up(converter, mode, samples, io_dtype, sparse)
+        _set_up(converter, mode, samples, io_dtype, sparse, finish)
         with warnings.catch_warnings():
             # the converter's own calibrator uses the interpreter that TensorFlow is about to drop
             warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
             try:
                 with hidden_native_logs():
                     return converter.convert()
+            except NotStorableError:
+                raise
             except Exception as error:  # the converter's ConverterError is private and derives from Exception
                 raise RuntimeError(_explain(model, quantize, error)) from error
 
@@ -201,7 +245,14 @@ def _refuse_control_flow(model: keras.Model, forward: Any, quantize: str | None)
         )
 
 
-def _set_up(converter: Any, mode: Mode, samples: Samples | None, io_dtype: str, sparse: bool) -> None:
+def _set_up(
+    converter: Any,
+    mode: Mode,
+    samples: Samples | None,
+    io_dtype: str,
+    sparse: bool,
+    finish: Callable[[bytes], bytes] | None,
+) -> None:
     optimizations = [tf.lite.Optimize.DEFAULT] if mode.optimizes else []
     converter.optimizations = [*optimizations, *([tf.lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else [])]
     # One scale per Dense kernel, for runtimes that many devices have: tflite-runtime 2.14 refuses per-channel ones
@@ -214,14 +265,15 @@ def _set_up(converter: Any, mode: Mode, samples: Samples | None, io_dtype: str, 
         if samples is not None:
             converter.representative_dataset = lambda: _one_by_one(samples)
             converter.target_spec.supported_ops = list(mode.operator_sets)
-            _widen_between(converter, mode.num_levels)
+            _widen_between(converter, mode.num_levels, finish)
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io_dtype)
 
 
-def _widen_between(converter: Any, num_levels: int) -> None:
+def _widen_between(converter: Any, num_levels: int, finish: Callable[[bytes], bytes] | None) -> None:
     """Let the converter stop between calibration and quantization, to widen ranges; no public way leads there.
 
-    Its own step is taken twice: to calibrate alone, and with nothing to feed, which leaves the ranges as they are.
+    Its own step is taken twice: to calibrate alone, and with nothing to feed, which leaves the ranges as they are;
+    or once, if something else finishes.
     """
     quantize = converter._quantize
 
@@ -229,11 +281,26 @@ def _widen_between(converter: Any, num_levels: int) -> None:
         converter._experimental_calibrate_only = True
         calibrated = quantize(model, *arguments, **options)
         converter._experimental_calibrate_only = False
+        widened = widen_ranges(calibrated, num_levels)
+        if finish is not None:
+            return finish(widened)
         converter.representative_dataset = lambda: iter(())
-        result: bytes = quantize(widen_ranges(calibrated, num_levels), *arguments, **options)
+        result: bytes = quantize(widened, *arguments, **options)
         return result
 
     converter._quantize = calibrate_then_quantize
+
+
+class _Excluding:
+    """Quantizes a calibrated model to int8, but for some layers."""
+
+    def __init__(self, model: keras.Model, precisions: LayerPrecisions, io_dtype: str) -> None:
+        self.model, self.precisions, self.io_dtype = model, precisions, io_dtype
+
+    def __call__(self, calibrated: bytes) -> bytes:
+        operators = layer_operators(TFLiteFile(calibrated), self.model)
+        excluded = operator_settings(operators, self.model, self.precisions)
+        return quantize_but(calibrated, [each for each in operators if each.output in excluded], self.io_dtype)
 
 
 def _one_by_one(samples: Samples) -> Iterator[dict[str, np.ndarray]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from tfprune.exporting.layer_precisions import LayerPrecisions
 from tfprune.exporting.metadata import ImageMetadata
 from tfprune.exporting.modes import MODES, Mode
 from tfprune.exporting.weight_only import check_installed
@@ -30,6 +31,8 @@ class ExportOptions:
             with rounded kernels where its scales differ too much for that.
         max_samples: Use at most this many calibration samples: evenly spread over arrays, the first ones of a
             dataset (shuffle it if it is sorted by class).
+        precisions: Layers that stay in float or are stored in more bits, and scales for blocks of weights;
+            `tfprune.choose_precisions` finds them. None: all layers as the mode says.
 
     Example:
 
@@ -42,6 +45,7 @@ class ExportOptions:
     tolerance: float | None = None
     fold_normalizations: bool = True
     max_samples: int = 500
+    precisions: LayerPrecisions | None = None
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not self.tolerance > 0:
@@ -50,6 +54,8 @@ class ExportOptions:
             raise ValueError(f"max_samples must be 1 or more. Received: {self.max_samples}.")
         if self.metadata is not None and not isinstance(self.metadata, ImageMetadata):
             raise TypeError(f"metadata must be a tfprune.ImageMetadata. Received: {type(self.metadata).__name__}.")
+        if self.precisions is not None and not isinstance(self.precisions, LayerPrecisions):
+            raise TypeError(f"precisions must be tfprune.LayerPrecisions. Received: {type(self.precisions).__name__}.")
 
 
 def check_arguments(
@@ -77,6 +83,8 @@ def check_arguments(
             f"sparse=True cannot be used with quantize={quantize!r}: {mode.no_sparsity}. "
             'Leave it out, or use quantize=None, "float16" or "int8".'
         )
+    if options.precisions is not None:
+        options.precisions.check_mode(quantize, aware)
     if options.metadata is not None:
         options.metadata.check_io_dtype(io_dtype)
     return io_dtype

@@ -109,6 +109,7 @@ def export(
     model = strip_clusters(model) if is_cluster_aware(model) else model
     target = check_writable(path, ".tflite", overwrite)
     check_exportable(model, quantize)
+    excluded = {} if options.precisions is None else options.precisions.settings(model)
     if options.sparse:
         check_zeros(model)
     samples = None if calibration is None else gather_samples(calibration, model, options.max_samples)
@@ -117,7 +118,7 @@ def export(
         check_ranges(measured, MODES[quantize].num_levels)
     integer_doors = aware and asked not in (None, "float32")
     fold = options.fold_normalizations
-    file = to_tflite(model, quantize, measured, io_dtype, options.sparse, integer_doors, fold)
+    file = to_tflite(model, quantize, measured, io_dtype, options.sparse, integer_doors, fold, options.precisions)
     if asked is not None:
         check_doors(file, asked)
     if MODES[quantize].is_integer:
@@ -135,7 +136,9 @@ def export(
         file_bytes=len(file.content),
         gzip_bytes=gzip_size(file.content),
         operators=count_operators(file),
-        float_operators=float_operators(file, quantize, left_in_float(model) if aware else {}),
+        float_operators=float_operators(
+            file, quantize, left_in_float(model) if aware else dict.fromkeys(excluded, "on request")
+        ),
         zero_fraction=zero_fraction(file),
         zeros_kept=zeros_kept(model, file),
         sparse=options.sparse,

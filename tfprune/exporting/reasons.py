@@ -54,7 +54,11 @@ def float_operators(
         for operator in graph.operators or []:
             reason = _reason(model, graph, operator, makers, quantize)
             if reason:
-                named = {part for index in operator.outputs for part in _layer_names(graph.tensors[index])}
+                constants = [
+                    index for index in operator.inputs if index >= 0 and _is_constant(model, graph, int(index))
+                ]
+                shown = [graph.tensors[index] for index in [*operator.outputs, *constants]]
+                named = {part for tensor in shown for part in _layer_names(tensor)}
                 reason = next((f"{layer}: {why}" for layer, why in layers.items() if layer in named), reason)
                 found[operator_name(model, operator), reason] += 1
     return tuple(FloatOperator(name, count, reason) for (name, reason), count in found.items())

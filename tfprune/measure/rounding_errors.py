@@ -1,7 +1,6 @@
 """Which layers a quantized file computes least exactly: a table, a picture, and what to leave in float."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from tfprune.exporting.calibration import check_ranges, gather_samples
 from tfprune.exporting.convert import to_tflite
 from tfprune.exporting.export_options import check_exportable
 from tfprune.exporting.inputs import check_model
+from tfprune.exporting.layer_operators import is_unnamed, named_layers
+from tfprune.exporting.layer_precisions import LayerPrecisions
 from tfprune.exporting.layerwise import TensorError, tensor_errors
 from tfprune.exporting.modes import MODES
 from tfprune.graph import functional
@@ -67,7 +68,8 @@ class QuantizationErrors(Report):
     def worst(self, max_added: float) -> tuple[str, ...]:
         """Return the layers that add more than so much to the error, those that add most first.
 
-        They are the ones to leave in float: `quantize_aware(model, exclude=[...])`.
+        They are the ones to leave in float: `LayerPrecisions(exclude=[...])` for `export`, or
+        `quantize_aware(model, exclude=[...])`.
 
         Args:
             max_added: What a layer may add to the relative error.
@@ -116,7 +118,9 @@ class QuantizationErrors(Report):
         return draw_heat_map(path, names, ["error", "added"], values, "relative RMS error")
 
 
-def quantization_errors(model: keras.Model, data: Any, *, quantize: str = "int8") -> QuantizationErrors:
+def quantization_errors(
+    model: keras.Model, data: Any, *, quantize: str = "int8", precisions: LayerPrecisions | None = None
+) -> QuantizationErrors:
     """Quantize a model in memory, and say which layers lose most by it.
 
     The float file and the quantized one run side by side, operator by operator. What a layer adds to the error shows
@@ -130,6 +134,7 @@ def quantization_errors(model: keras.Model, data: Any, *, quantize: str = "int8"
             500, and the files compared on up to 32.
         quantize: A mode of `tfprune.export` but for None: `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"`,
             `"int8_weights"` or `"int4_weights"`.
+        precisions: Layers that stay in float or are stored in more bits, and scales for blocks of weights.
 
     Returns:
         One row per operator; print it for a table, `plot` it, or ask for the `worst`.
@@ -157,11 +162,13 @@ def quantization_errors(model: keras.Model, data: Any, *, quantize: str = "int8"
             f"{model.name!r} is quantize-aware, so it rounds as its int8 file does. Give the model before "
             "quantize_aware, or tfprune.strip(model), to see what rounding costs."
         )
+    if precisions is not None:
+        precisions.check_mode(quantize)
     check_exportable(model, quantize)
     samples = gather_samples(data, model, _MAX_CALIBRATION)
     if MODES[quantize].is_calibrated:
         check_ranges(samples, MODES[quantize].num_levels)
-    file = to_tflite(model, quantize, samples, MODES[quantize].io_dtypes[0])
+    file = to_tflite(model, quantize, samples, MODES[quantize].io_dtypes[0], precisions=precisions)
     real = to_tflite(model, None, samples, "float32")
     count = min(_MAX_COMPARED, len(next(iter(samples.values()))))
     known = {chain[-1].name for chain in chains(model)}
@@ -171,9 +178,5 @@ def quantization_errors(model: keras.Model, data: Any, *, quantize: str = "int8"
 
 
 def _row(found: TensorError, known: set[str], end: tuple[str, ...]) -> RoundingError:
-    # The converter joins the names of what it fuses, and exporting numbers layers: "net_1/relu_1/Relu;net_1/conv_1".
-    parts = [part for part in re.split("[;/]", found.tensor) if part]
-    names = [next((each for each in (re.sub(r"_\d+$", "", part), part) if each in known), "") for part in parts]
-    layers = tuple(dict.fromkeys(filter(None, names)))
-    is_end = found.tensor.startswith("StatefulPartitionedCall")  # the converter drops the names of outputs
-    return RoundingError(end if is_end and not layers else layers, found.operator, found.error, found.added)
+    layers = named_layers(found.tensor, known)
+    return RoundingError(layers or (end if is_unnamed(found.tensor) else ()), found.operator, found.error, found.added)
