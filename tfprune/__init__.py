@@ -1,6 +1,6 @@
 """Prune Keras 3 models during `fit`, shrink them, and ship a checked `.tflite`."""
 
-from tfprune import callbacks, layers
+from tfprune import callbacks, files, layers, masking, runtime, tickets  # noqa: F401  (rooms that nothing else loads)
 from tfprune.clustering import cluster, cluster_aware
 from tfprune.coding import CodedSize, coded_size, pack, unpack
 from tfprune.common.moved import keep_old_paths

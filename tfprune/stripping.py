@@ -43,3 +43,24 @@ def strip(model: keras.Model) -> keras.Model:
         f"The model {model.name!r} is not quantize-aware, cluster-aware or distilled, so there is nothing "
         "to take off. Give what tfprune.quantize_aware, tfprune.cluster_aware or tfprune.distill returned."
     )
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """Return a model without any technique of training: itself if it has none.
+
+    Args:
+        model: A built Keras model; it is not changed.
+
+    Returns:
+        What `strip` gives until nothing is left to take off.
+
+    Example:
+
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> plain(model) is model, plain(tfprune.quantize_aware(tfprune.cluster_aware(model, 2))).layers[-1].name
+    (True, 'dense')
+    """
+    while isinstance(model, Distilled) or is_quantize_aware(model) or is_cluster_aware(model):
+        model = strip(model)
+    return model

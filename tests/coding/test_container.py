@@ -138,6 +138,8 @@ def test_paths_are_checked_before_anything_is_written(exported, tmp_path):
         tfprune.unpack(exported, tmp_path / "model.bin")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         tfprune.pack(source, exported)
+    with pytest.raises(TypeError, match=r"Received the model .net.\. Export it first"):
+        tfprune.pack(keras.Sequential(name="net"), exported)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         tfprune.unpack(exported, source)
     with pytest.raises(FileNotFoundError, match="no file at"):

@@ -88,6 +88,7 @@ def test_hints_that_do_not_fit_are_refused():
         ([(conv, conv)], ValueError, "no layer of the teacher"),
         ([("conv", other)], TypeError, "pairs of layer objects"),
         ([conv], ValueError, "pairs of layer objects"),
+        (conv, ValueError, "pairs of layer objects"),
         ([(conv, teacher.get_layer("pooled"))], ValueError, "same resolution"),
     ):
         with pytest.raises(error, match=message):

@@ -9,7 +9,7 @@ import numpy as np
 from tfprune.clustering.codebook import Codebook
 from tfprune.clustering.k_means import Init
 from tfprune.clustering.shared_values import SharedKernel, Sharing, clustered_kernels
-from tfprune.graph import Node, is_graph
+from tfprune.graph import Call, Node, is_graph, rule
 from tfprune.graph.chains import chains
 from tfprune.graph.exclude import Exclude
 from tfprune.rewriting.computed_kernels import ComputedKernels
@@ -173,3 +173,8 @@ class _Stripper(_WithModels):
                 for position in layer.positions:
                     twins[id(layer.layer.variables[position])].assign(layer.kernel(position))
         return copy
+
+
+@rule(ComputedKernels)
+def _stays(call: Call) -> list[np.ndarray]:
+    return call.give_up("its weights share values: prune before tfprune.cluster_aware")

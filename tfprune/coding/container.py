@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from tfprune.coding.plain_reader import HEADER, SEGMENT, unpacked
@@ -82,6 +83,7 @@ def pack(path: str | os.PathLike[str], packed: str | os.PathLike[str], *, overwr
         FileExistsError: If there is a file at `packed`, and `overwrite` is False.
         ValueError: If the file at `path` is no whole `.tflite` file, or `packed` ends in something else.
         OSError: If `packed` cannot be written.
+        TypeError: If `path` is no path.
 
     Example:
 
@@ -93,6 +95,8 @@ def pack(path: str | os.PathLike[str], packed: str | os.PathLike[str], *, overwr
     >>> packed.stat().st_size < 0.2 * report.file_bytes
     True
     """
+    if isinstance(path, keras.Model):
+        raise TypeError(f"Expected the path of a .tflite file. Received the model {path.name!r}. Export it first.")
     file = TFLiteFile.read(path)
     target = check_writable(packed, ".tfz", overwrite)
     return write_atomically(target, container(file))

@@ -17,6 +17,7 @@ from tfprune.coding.entropy import entropy_bits, huffman_bits, sparse_bits
 from tfprune.common.files import gzip_size
 from tfprune.common.names import labels
 from tfprune.common.tables import Report, new_table
+from tfprune.stripping import plain
 from tfprune.tflite.nibbles import unpacked_nibbles
 from tfprune.tflite.unpacking import ITEM_BYTES, TFLiteFile, type_name
 
@@ -99,7 +100,8 @@ def coded_size(model: keras.Model | str | os.PathLike[str]) -> CodedSize:
     Quantization and Huffman Coding", ICLR 2016, https://arxiv.org/abs/1510.00149
 
     Args:
-        model: A built Keras model, or the path of a `.tflite` file.
+        model: A built Keras model, of which the plain one is counted if it was made for training (see `tfprune.strip`);
+            or the path of a `.tflite` file.
 
     Returns:
         A report that prints as a table. Weights of fewer than 16 numbers are left out.
@@ -120,7 +122,7 @@ def coded_size(model: keras.Model | str | os.PathLike[str]) -> CodedSize:
     if isinstance(model, keras.Model):
         if not model.built:
             raise ValueError(f"The model {model.name!r} is not built, so it has no weights. Call model.build() first.")
-        arrays = ((variable.path, keras.ops.convert_to_numpy(variable)) for variable in model.weights)
+        arrays = ((variable.path, keras.ops.convert_to_numpy(variable)) for variable in plain(model).weights)
         found = ((name, array, array.dtype.itemsize) for name, array in arrays)
         return CodedSize(_tensors(found))
     if not isinstance(model, str | os.PathLike):

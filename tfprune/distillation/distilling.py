@@ -2,6 +2,7 @@
 
 import numbers
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -107,7 +108,8 @@ def _teacher_of(model: Distilled, teacher: Any, layers: list[keras.layers.Layer]
 
 
 def _checked_pairs(features: Any) -> Pairs:
-    pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in features]
+    given = features if isinstance(features, Iterable) else [features]
+    pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in given]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(
             "features must be pairs of layer objects: [(layer of the student, layer of the teacher), ...]. "

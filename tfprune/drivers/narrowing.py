@@ -79,6 +79,7 @@ def fit_narrowing(
     inputs = _inputs(data, arguments)
     epoch = arguments.pop("initial_epoch", 0)
     _check_model(model)
+    callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)  # as Keras does
     _check_callbacks(callbacks)
     relay, history = _Relay(callbacks, check_count("every", every), min_saving), _WholeHistory()
     try:

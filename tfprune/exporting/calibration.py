@@ -14,7 +14,7 @@ from tfprune.exporting.channels import lost_channels
 _TYPICAL = 0.99
 
 
-def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Samples:
+def gather_samples(calibration: Any, model: keras.Model, max_samples: int, argument: str = "calibration") -> Samples:
     """Return calibration data as one array per input, checked against the model.
 
     Args:
@@ -23,6 +23,7 @@ def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Sa
         model: The model, with known inputs.
         max_samples: Take at most this many: evenly spread over arrays, which are often sorted by class; the
             first ones of anything else.
+        argument: What the user knows the data as, for messages.
 
     Returns:
         Arrays of shape `(samples, ...)` by input name, in the dtype of the inputs.
@@ -34,7 +35,7 @@ def gather_samples(calibration: Any, model: keras.Model, max_samples: int) -> Sa
     data = (
         calibration() if callable(calibration) and not isinstance(calibration, keras.utils.PyDataset) else calibration
     )
-    reader = Reader(data, inputs_of(model), argument="calibration", max_samples=max_samples)
+    reader = Reader(data, inputs_of(model), argument=argument, max_samples=max_samples)
     batches = [reader.inputs.samples(batch.x) for batch in reader]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 

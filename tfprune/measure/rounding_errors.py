@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tfprune.common.checks import check_not_negative
 from tfprune.common.tables import Report, new_table
+from tfprune.distillation import Distilled
 from tfprune.exporting.calibration import check_ranges, gather_samples
 from tfprune.exporting.convert import to_tflite
 from tfprune.exporting.export_options import check_exportable
@@ -156,7 +157,7 @@ def quantization_errors(
     modes = [mode for mode in MODES if mode is not None]
     if quantize not in modes:
         raise ValueError(f"quantize must be one of {modes}. Received: {quantize!r}.")
-    model = check_model(model)
+    model = check_model(model.student if isinstance(model, Distilled) else model)
     if is_quantize_aware(model):
         raise ValueError(
             f"{model.name!r} is quantize-aware, so it rounds as its int8 file does. Give the model before "
@@ -165,7 +166,7 @@ def quantization_errors(
     if precisions is not None:
         precisions.check_mode(quantize)
     check_exportable(model, quantize)
-    samples = gather_samples(data, model, _MAX_CALIBRATION)
+    samples = gather_samples(data, model, _MAX_CALIBRATION, "data")
     if MODES[quantize].is_calibrated:
         check_ranges(samples, MODES[quantize].num_levels)
     file = to_tflite(model, quantize, samples, MODES[quantize].io_dtypes[0], precisions=precisions)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfprune.graph import Node
+from tfprune.graph import Call, Node, rule
 from tfprune.graph.costs import Sizes, cost, multiply_accumulates
 from tfprune.quantization.rounding import (
     as_stored,
@@ -458,3 +458,8 @@ class KeepFloat(keras.layers.Wrapper):
 @cost(QuantizeWeights, KeepFloat)
 def _inner_cost(node: Node, sizes: Sizes) -> Any:
     return multiply_accumulates(dataclasses.replace(node, operation=node.operation.layer), sizes)
+
+
+@rule(QuantizeActivation, QuantizeWeights, KeepFloat)
+def _stays(call: Call) -> list[Any]:
+    return call.give_up("the model is quantize-aware: prune before tfprune.quantize_aware")

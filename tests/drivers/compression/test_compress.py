@@ -554,6 +554,11 @@ def test_options_out_of_range(wrong):
         CompressOptions(**wrong)
 
 
+def test_switches_are_no_words():
+    with pytest.raises(TypeError, match=r"teacher must be True or False\. Received: 'no'"):
+        CompressOptions(teacher="no")
+
+
 def test_a_loss_that_becomes_nan_stops_and_keeps_what_was_good(trained, tmp_path):
     with pytest.raises(RuntimeError, match=r"loss became nan in epoch 1 of 'prune-1'.*lower rate"):
         again(trained, tmp_path / "model.tflite", options=options(learning_rate=1e30))

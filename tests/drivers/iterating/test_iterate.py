@@ -457,3 +457,8 @@ def test_a_function_may_not_move_pruned_weights_nor_compile():
 
     with pytest.raises(ValueError, match="compiled the model anew"):
         iterate(network(), None, train=compile_anew, stop=Stop(rounds=1), options=QUIET)
+
+
+def test_a_ticket_prints_no_arrays():
+    ticket = tfprune.Ticket({"a": np.array([True, False])}, {"a": np.arange(2.0), "b": np.zeros(3)}, {"seed": 1})
+    assert repr(ticket) == "Ticket(0.5 of 1 masks, 2 weights, {'seed': 1})"

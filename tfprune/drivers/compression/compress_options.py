@@ -11,6 +11,8 @@ from tfprune.measure.scores import Metric
 _IGNORED = ("metric", "max_drop", "overwrite", "restart", "progress")  # by the files of a training that goes on
 
 
+_SWITCHES = ("informed", "repair", "teacher", "quantization_aware", "overwrite", "restart", "progress")
+
 Preset: TypeAlias = Literal["fast", "balanced", "best"]
 
 
@@ -73,6 +75,9 @@ class CompressOptions:
             rate = getattr(self, name)
             if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
                 raise ValueError(f"{name} must be a number above 0, or None for the default. Received: {rate!r}.")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False. Received: {getattr(self, name)!r}.")
         if self.max_drop is not None and not (isinstance(self.max_drop, int | float) and self.max_drop >= 0):
             raise ValueError(
                 f"max_drop must be a number of at least 0, such as 0.01 for one point of accuracy. "

@@ -13,6 +13,7 @@ import numpy as np
 from tfprune.common.checks import check_count
 from tfprune.common.files import check_writable
 from tfprune.data.fingerprints import model_fingerprint
+from tfprune.distillation import Distilled
 from tfprune.drivers.compression.answers import answers, is_unlabelled
 from tfprune.drivers.compression.choosing import Chooser
 from tfprune.drivers.compression.compress_options import CompressOptions, Preset, preset
@@ -99,6 +100,10 @@ def compress(
         raise ValueError(
             f"Each of {options.steps} pruning steps and int8 need an epoch: at least {least}. Received: "
             f"epochs={epochs}. Train longer, or pass options=tfprune.CompressOptions(steps={max(1, epochs - 1)})."
+        )
+    if isinstance(model, Distilled):
+        raise ValueError(
+            f"{model.name!r} is distilled. Give tfprune.strip(model), compiled; compress teaches by itself."
         )
     check_model(model)
     target = check_writable(path, ".tflite")

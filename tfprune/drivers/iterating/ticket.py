@@ -44,6 +44,11 @@ class Ticket:
     weights: Mapping[str, np.ndarray]
     provenance: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        # Not of all arrays: interactive sessions show what `iterate` returns.
+        left = f"{self.density:.4g} of {len(self.masks)} masks, {len(self.weights)} weights"
+        return f"Ticket({left}, {dict(self.provenance)})"
+
     @property
     def density(self) -> float:
         """The fraction of weights that is left, of those that have a mask."""
