@@ -113,6 +113,16 @@ def test_blocks_go_where_they_fit(net, x):
     assert {layer.name for layer in precisions.overrides} == {"conv"}
 
 
+def test_recurrent_layers_and_several_outputs_have_rows_too():
+    inputs = keras.Input((3, 4), name="steps")
+    x = L.LSTM(16, unroll=True, name="lstm")(inputs)
+    model = keras.Model(inputs, [L.Dense(32, name="a")(x), L.Dense(3, name="b")(x)])
+    data = np.random.default_rng(0).normal(size=(8, 3, 4))
+    choice = choose_precisions(model, data, quantize="int8_weights", max_error=0.05)
+    assert {row.layer for row in choice.layers} == {"lstm_cell", "a", "b"}
+    assert choice.error <= 0.05
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
