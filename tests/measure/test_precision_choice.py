@@ -110,7 +110,17 @@ def test_blocks_go_where_they_fit(net, x):
     assert files.levels["uneven"][0] == "int4_weights"
     precisions = files.precisions({name: levels[0] for name, levels in files.levels.items()})
     assert precisions.block_size == 32
-    assert {layer.name for layer in precisions.overrides} == {"conv"}
+    assert {layer.name for layer in precisions.overrides} == {"conv", "depthwise"}  # which has no form in 4 bits
+
+
+def test_recurrent_layers_and_several_outputs_have_rows_too():
+    inputs = keras.Input((3, 4), name="steps")
+    x = L.LSTM(16, unroll=True, name="lstm")(inputs)
+    model = keras.Model(inputs, [L.Dense(32, name="a")(x), L.Dense(3, name="b")(x)])
+    data = np.random.default_rng(0).normal(size=(8, 3, 4))
+    choice = choose_precisions(model, data, quantize="int8_weights", max_error=0.05)
+    assert {row.layer for row in choice.layers} == {"lstm_cell", "a", "b"}
+    assert choice.error <= 0.05
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def layer_operators(file: TFLiteFile, model: keras.Model) -> list[LayerOperator]
         if not layers and any(map(is_unnamed, names)):
             layers = ends or tuple(layer for index in operator.inputs for layer in before.get(int(index), ()))
         before |= dict.fromkeys(map(int, operator.outputs), layers)
-        kernels = [graph.tensors[index] for index in constants if len(graph.tensors[index].shape) > 1]
+        shaped = [graph.tensors[index] for index in constants if graph.tensors[index].shape is not None]
+        kernels = [tensor for tensor in shaped if len(tensor.shape) > 1]
         kernel = (_name(kernels[0]), type_name(kernels[0])) if kernels else ("", "")
         found += [LayerOperator(_name(graph.tensors[index]), layers, *kernel) for index in operator.outputs]
     return found

@@ -124,7 +124,8 @@ def choose_precisions(
             `"int4_weights"` (in 4 bits, 8 bits or float32).
         max_error: RMS error of the outputs, relative to the standard deviation of the float file's, that is exact
             enough. The file becomes no larger than it takes.
-        max_bytes: How large the file may be. Without `max_error` all of it is used that makes the file more exact.
+        max_bytes: How large the file may be. Without `max_error` all of it is used that makes the file more exact. An
+            int8 file with many operators may come out about 2% larger, by what the converter adds in the end.
         block_size: How many 4-bit weights have a scale together: 16, 32, 64, 128 or 256; layers that do not divide into
             blocks get 8 bits. None: the weights of an output channel.
         io_dtype: dtype of the inputs and outputs of an int8 file, as in `export`, whose own rounding counts too.

@@ -78,14 +78,17 @@ class TrialFiles:
 
     def _levels(self) -> dict[str, tuple[str, ...]]:
         """What each layer with a kernel can be stored as."""
-        unfit: set[str] = set()
+        fit = can_have_blocks(self._source)  # those that have a form in 4 bits, of which all others keep 8
         if self.block_size is not None:
-            unfit = set(unfit_for_blocks(self._source, can_have_blocks(self._source), self.block_size))
+            fit -= set(unfit_for_blocks(self._source, fit, self.block_size))
         levels: dict[str, tuple[str, ...]] = {}
         for operator in self._operators:
-            if names := named_layers(operator.kernel, self._layers):
+            names = named_layers(operator.kernel, self._layers) or operator.layers
+            if operator.kernel and names:
                 every = self._every_level(operator)
-                levels[names[-1]] = every[1:] if operator.output in unfit else levels.get(names[-1], every)
+                if every[0] == "int4_weights" and operator.output not in fit:
+                    every = every[1:]
+                levels[names[-1]] = min(levels.get(names[-1], every), every, key=len)
         return levels
 
     def _every_level(self, operator: LayerOperator) -> tuple[str, ...]:
