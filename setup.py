@@ -53,7 +53,7 @@ setup(
     extras_require={
         "plot": PLOT,
         "report": REPORT,
-        "recipes": RECIPES,
+        "recipes": [*RECIPES, *PLOT],
         "weight-only": WEIGHT_ONLY,
         "clustering": CLUSTERING,
         "test": TEST,

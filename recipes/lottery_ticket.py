@@ -56,17 +56,17 @@ def rounds(model: keras.Model, data: LabelledData, rewind: Any, options: argpars
 
 
 def draw(path: Path, curves: Curves) -> None:
-    """Draw accuracy over density, from all weights to few."""
+    """Draw accuracy over what is left, from all weights to few."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
-    axes.set_xscale("log")
+        densities, accuracies = zip(*points, strict=True)
+        axes.plot(densities, accuracies, marker="o", markersize=4, label=name)
+    axes.set(xscale="log", xlabel="weights left", ylabel="test accuracy")
+    axes.set_xticks(densities, [f"{density:.1%}" for density in densities], rotation=45)
+    axes.minorticks_off()
     axes.invert_xaxis()
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set(xlabel="weights left", ylabel="test accuracy")
-    axes.grid(color="0.9")
     axes.legend(title="each round begins with")
     figure.savefig(path)
 
@@ -82,17 +82,6 @@ def compare(curves: Curves) -> None:
     if few.size:
         rows.append((f"mean below {FEW:.0%}", *map("{:.1%}".format, few.mean(axis=1))))
     tools.show(("weights left", *(name.replace(" ", "\n", 1) for name in curves)), rows)
-
-
-def export(dense: keras.Model, ticket: keras.Model, data: LabelledData, out: Path) -> list[tfprune.ExportReport]:
-    """Write the dense net as float, and the ticket as sparse float and as int8."""
-    calibration, as_sparse = data.x_train[:500], tfprune.ExportOptions(sparse=True)
-    settings = {"calibration": calibration, "overwrite": True}
-    return [
-        tfprune.export(dense, out / "dense_float.tflite", **settings),
-        tfprune.export(ticket, out / "ticket_sparse.tflite", options=as_sparse, **settings),
-        tfprune.export(ticket, out / "ticket_int8.tflite", quantize="int8", **settings),
-    ]
 
 
 def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
@@ -114,16 +103,23 @@ def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
     curves = {name: [(each.density, each.score) for each in each.report.rounds] for name, each in found.items()}
     draw(out / "accuracy.png", curves)
 
-    step("Save the ticket, train the dense net, export both to .tflite, checked")
-    best = found["initial weights"]
-    best.ticket.save(out / "ticket.npz")
-    best.model.save(out / "ticket.keras")
+    step("Save the last ticket, and train the dense net to compare with")
+    found["initial weights"].ticket.save(out / "ticket.npz")
+    ticket = found["initial weights"].model
+    ticket.save(out / "ticket.keras")
     tools.fit(model, data, options.epochs, options.learning_rate)
     model.save(out / "dense.keras")
-    exports = export(model, best.model, data, out)
 
-    step("Measure accuracy and latency")
-    files = tools.measure([model, best.model, best.model], exports, data.x_test, data.y_test)
+    step("Export to .tflite, checked against Keras, and measure")
+    calibration, as_sparse = data.x_train[:500], tfprune.ExportOptions(sparse=True)
+    exports = [
+        tfprune.export(model, out / "dense_float.tflite", calibration=calibration, overwrite=True),
+        tfprune.export(
+            ticket, out / "ticket_sparse.tflite", calibration=calibration, overwrite=True, options=as_sparse
+        ),
+        tfprune.export(ticket, out / "ticket_int8.tflite", quantize="int8", calibration=calibration, overwrite=True),
+    ]
+    files = tools.measure([model, ticket, ticket], exports, data.x_test, data.y_test)
     compare(curves)
     tools.tell_chance(curves["new weights"][0][1], len(data.x_test))
     columns = ("accuracy", "parameters", "zeros", "file_bytes", "gzip_bytes", "median_ms", "ratio")
@@ -132,9 +128,7 @@ def run(data: LabelledData, options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, and run."""
-    parser = tools.command_line(
-        __doc__, out="lottery_ticket", epochs=5, epochs_help="epochs of each training, 2 or more"
-    )
+    parser = tools.command_line(__doc__, out="lottery_ticket", epochs=5, epochs_help="of each training, 2 or more")
     parser.add_argument("--rounds", type=int, default=6, help="how often weights go, 1 to 30")
     parser.add_argument("--fraction", type=float, default=0.5, help="of the weights left go in a round, 0.05 to 0.9")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam, falls to zero, 1e-05 to 0.1")

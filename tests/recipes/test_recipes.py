@@ -92,6 +92,11 @@ def test_bad_arguments_end_with_a_clear_message(name, arguments, message, tmp_pa
         ("sparse_training", "--sparsity", "0.2", "a fraction from 0.6 to 0.99"),
         ("slimming", "--strength", "-1", "a fraction from 0.0 to 1.0"),
         ("depth_pruning", "--blocks", "0", "from 1 to 20"),
+        ("distillation", "--macs", "1", "a fraction from 0.05 to 0.95"),
+        ("distillation", "--labels", "0", "a fraction from 0.001 to 1.0"),
+        ("lottery_ticket", "--rounds", "0", "from 1 to 30"),
+        ("lottery_ticket", "--fraction", "1", "a fraction from 0.05 to 0.9"),
+        ("lottery_ticket", "--learning-rate", "2", "a fraction from 1e-05 to 0.1"),
         ("shrink_my_model", "--ratio", "1", "a fraction from 0.0 to 0.95"),
         ("shrink_my_model", "--macs", "0", "a fraction from 0.05 to 0.95"),
     ],
@@ -139,6 +144,7 @@ def saved(data):
 
 def run(monkeypatch, name, arguments, out):
     """Run a recipe in steps that are not compiled, as one step per epoch would be slower so; return what it made."""
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(keras.Model, "run_eagerly", property(lambda model: True, lambda model, value: None))
     with tools.console.capture() as capture:
         importlib.import_module(name).main([*arguments, "--out", str(out)])
@@ -303,6 +309,118 @@ def test_quantization_aware(tmp_path, monkeypatch, data):
     for name in ("calibrated_int8", "aware_int8"):
         assert files[name]["file_bytes"] < files["float"]["file_bytes"]
         assert 0 <= files[name]["agreement"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* numbers to fit for each output")  # from 64 images
+def test_distillation(tmp_path, monkeypatch, data):
+    arguments = ["--dataset", str(data / "images.npz"), "--epochs", "20", "--macs", "0.4", "--labels", "0.25"]
+    report = run(monkeypatch, "distillation", arguments, tmp_path / "out")
+    files = by_name(report)
+    assert files["pruned_float"]["macs"] <= 0.4 * files["dense_float"]["macs"]
+    assert files["pruned_int8"]["file_bytes"] < files["pruned_float"]["file_bytes"]
+    networks = {name: (labels, accuracy) for name, labels, accuracy in report["networks"]}
+    assert [labels for labels, _ in networks.values()] == [64, 0, 64, 64, 16, 16, 0]
+    # The file is the network that has seen no label, and all ways begin with the same weights and end with others.
+    assert networks["pruned, then teacher"][1] == pytest.approx(files["pruned_float"]["accuracy"])
+    saved = {path.stem: keras.models.load_model(path, compile=False) for path in (tmp_path / "out").glob("*.keras")}
+    ways = [model for name, model in saved.items() if name not in ("dense", "pruned")]
+    assert len(ways) == 5
+    assert len({model.count_params() for model in (*ways, saved["pruned"])}) == 1
+    assert len({np.asarray(model.layers[-1].kernel).tobytes() for model in (*ways, saved["pruned"])}) == 6
+
+
+def test_distillation_keeps_as_many_labels_of_each_class():
+    import distillation
+
+    y = np.repeat([0, 1, 2], [40, 20, 3]).astype("int32")
+    few = distillation.some_labels(y, 0.1, seed=0)
+    kept = few != distillation.NO_LABEL
+    np.testing.assert_array_equal(np.bincount(few[kept]), [4, 2, 1])
+    np.testing.assert_array_equal(few[kept], y[kept])
+    np.testing.assert_array_equal(distillation.some_labels(y, 0.1, seed=0), few)
+    assert not np.array_equal(distillation.some_labels(y, 0.1, seed=1), few)
+
+
+class Recorder:
+    """Stands for a model, and keeps what it is trained on."""
+
+    def compile(self, *args, **kwargs):
+        pass
+
+    def fit(self, x, y, *args, **kwargs):
+        self.x, self.y = x, y
+
+
+def test_distillation_repeats_labelled_images_where_nobody_teaches(monkeypatch):
+    import distillation
+
+    x, y = np.arange(6.0)[:, None], np.array([-1, 2, -1, -1, 5, -1])
+    data = distillation.LabelledData("", x, y, x, y)
+    alone, taught, unlabelled = Recorder(), Recorder(), Recorder()
+    monkeypatch.setattr(tfprune, "distill", lambda small, teacher, **kwargs: small)
+    distillation.fine_tune(alone, data, y, None, epochs=1)
+    np.testing.assert_array_equal(alone.x[:, 0], [1, 4, 1, 4, 1, 4])
+    np.testing.assert_array_equal(alone.y, [2, 5, 2, 5, 2, 5])
+    distillation.fine_tune(taught, data, y, "teacher", epochs=1)
+    assert taught.x is x
+    assert taught.y is y
+    distillation.fine_tune(unlabelled, data, None, "teacher", epochs=1)
+    assert unlabelled.y is None
+
+
+@pytest.mark.slow
+def test_lottery_ticket(tmp_path, monkeypatch, data):
+    arguments = ["--dataset", str(data / "images.npz"), "--epochs", "2", "--rounds", "2", "--fraction", "0.8"]
+    report = run(monkeypatch, "lottery_ticket", arguments, tmp_path / "out")
+    curves = report["accuracy_by_density"]
+    assert [len(points) for points in curves.values()] == [3, 3, 3]
+    ticket = tfprune.Ticket.load(tmp_path / "out" / "ticket.npz")
+    trained = keras.models.load_model(tmp_path / "out" / "ticket.keras")
+    hidden, logits = trained.get_layer("hidden_300"), trained.get_layer("logits")
+    for layer, fraction in ((hidden, 0.8), (logits, 0.4)):
+        left = np.size(layer.kernel)
+        for _ in range(2):
+            left -= int(fraction * left)
+        assert np.count_nonzero(layer.kernel) <= left
+        (mask,) = (mask for path, mask in ticket.masks.items() if layer.name in path)
+        assert mask.sum() == left
+        assert not np.any(np.asarray(layer.kernel)[~mask])
+    assert [points[-1][0] for points in curves.values()] == pytest.approx([ticket.density] * 3)
+    files = by_name(report)
+    assert files["ticket_sparse"]["file_bytes"] < 0.5 * files["dense_float"]["file_bytes"]
+    assert files["ticket_sparse"]["accuracy"] == pytest.approx(curves["initial weights"][-1][1], abs=0.13)
+    assert (tmp_path / "out" / "accuracy.png").stat().st_size > 1000
+
+
+def test_lottery_ticket_compares_means_where_few_weights_are_left():
+    import lottery_ticket
+
+    curves = {
+        "initial weights": [(1.0, 0.9), (0.05, 0.8), (0.01, 0.6)],
+        "new weights": [(1.0, 0.9), (0.05, 0.5), (0.01, 0.3)],
+    }
+    with tools.console.capture() as capture:
+        lottery_ticket.compare(curves)
+    rows = [line.split() for line in capture.get().splitlines()]
+    assert ["5.0%", "80.0%", "50.0%"] in rows
+    assert ["mean", "below", "10%", "70.0%", "40.0%"] in rows
+    with tools.console.capture() as capture:
+        lottery_ticket.compare({name: points[:1] for name, points in curves.items()})
+    assert "mean" not in capture.get()
+
+
+def test_lottery_ticket_needs_a_first_epoch_to_go_back_to(tmp_path, monkeypatch, capsys, data):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("lottery_ticket").main(["--dataset", str(data / "images.npz"), "--epochs", "1"])
+    assert "--epochs must be at least 2 here" in capsys.readouterr().err
+
+
+def test_chance_is_two_standard_errors():
+    with tools.console.capture() as capture:
+        tools.tell_chance(0.8, 400)
+    assert "400 test samples may be off by 4.0 points" in capture.get()
 
 
 @pytest.fixture(scope="module")
