@@ -104,6 +104,19 @@ def informed_choice() -> str:
     return "\n".join(tables) + f"\nTasks (and their seeds): {', '.join(tasks)}.\n"
 
 
+def compress() -> str:
+    """The int8 files of the whole pass: their accuracy and gzip size by task, budget and way."""
+    rows = load("compress")["measured"]
+    lines = []
+    for task, budget, way in dict.fromkeys((row["task"], row["budget"], row["way"]) for row in rows):
+        runs = [row for row in rows if (row["task"], row["budget"], row["way"]) == (task, budget, way)]
+        means = {name: np.mean([run[name] for run in runs]) for name in ("dense", "float", "int8", "gzip_bytes")}
+        scores = [f"{100 * means[name]:.1f}%" for name in ("dense", "float", "int8")]
+        cells = [f"{budget:g}", way, str(len(runs)), *scores, f"{means['gzip_bytes'] / 1000:.1f}"]
+        lines.append([task, *cells])
+    return markdown(["", "MACs", "way", "seeds", "dense", "pruned float", "int8", "gzip kB"], lines)
+
+
 def masking_overhead() -> str:
     """CPU time of training with hard FPGM over training without."""
     rows = []
@@ -417,7 +430,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(quickstart, pruned_latency, fpgm_distances, masking_overhead, mlperf_tiny, zoo, shrink_speed),
         *(dynamic_sparse, training_overhead, regularization, mlperf_tiny_int8, quantization, quantization_overhead),
-        *(recipe_tables, soft_filter_pruning, before_training, informed_choice, lottery, narrowing),
+        *(recipe_tables, soft_filter_pruning, before_training, informed_choice, lottery, narrowing, compress),
         *(quantize_zoo, foreign_zoo, foreign_zoo_refusals, claims),
     )
 }
