@@ -58,8 +58,8 @@ def plain(model: keras.Model) -> keras.Model:
 
     >>> import tfprune
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> plain(model) is model, plain(tfprune.quantize_aware(tfprune.cluster_aware(model, 2))).layers[-1].name
-    (True, 'dense')
+    >>> plain(model) is model, type(plain(tfprune.quantize_aware(tfprune.cluster_aware(model, 2))).layers[-1]).__name__
+    (True, 'Dense')
     """
     while isinstance(model, Distilled) or is_quantize_aware(model) or is_cluster_aware(model):
         model = strip(model)
