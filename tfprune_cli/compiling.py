@@ -71,10 +71,9 @@ def compile_for(model: keras.Model, y: np.ndarray | None, loss: str | None) -> N
     name = loss or _fitting(output, y)
     from_logits = not output.answer.is_probability
     model.compile("adam", _LOSSES[name](from_logits=from_logits))
-    note(
-        f"note: compiled with Adam and {name}, of {'logits' if from_logits else 'probabilities'}, as "
-        f"{'you say' if loss else 'the file says nothing else'} (--loss, --learning-rate)."
-    )
+    why = "" if loss else "the file names no loss: "
+    of_what = "logits" if from_logits else "probabilities"
+    note(f"note: {why}trained with Adam and {name} of {of_what} (--loss, --learning-rate).")
 
 
 def metric_for(model: keras.Model) -> keras.metrics.Metric | None:

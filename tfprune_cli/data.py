@@ -48,7 +48,8 @@ class DataFile:
         return self.inputs(model), self.arrays["y"]
 
     def read(self, model: keras.Model) -> tuple[Any, np.ndarray | None]:
-        """Return inputs as `inputs` does, and the labels `y`; None if there are none."""
+        """Return inputs as `inputs` does, and the labels `y`, or None; raise if the inputs do not fit the model."""
+        self.checked(model)
         return self.inputs(model), self.arrays.get("y")
 
     def checked(self, model: keras.Model) -> Batch:

@@ -69,7 +69,10 @@ class ImageFolder:
             try:
                 element = next(decoded)
             except tf.errors.OpError as error:
-                raise InputError(f"{path!r} cannot be read as an image. Repair it, or take it away.") from error
+                reason = error.message.partition(" [Op:")[0].rpartition(": ")[2].rstrip(".")  # behind names of nodes
+                raise InputError(
+                    f"{path!r} cannot be read as an image: {reason}. Repair it, or take it away."
+                ) from error
             image, y[index] = element if classes else (element, 0)
             x[index] = np.rint(image) * factor + offset
         return x, y if classes else None

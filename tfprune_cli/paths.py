@@ -52,7 +52,8 @@ def labelled_path(text: str) -> Path:
     if not path.is_dir():
         return data_path(text)
     expected = f"{path}/CLASS/IMAGE, with one folder for each class; images end in {', '.join(IMAGES)}"
-    found = [each for each in path.rglob("*") if each.suffix.lower() in IMAGES]
+    visible = (each for each in path.rglob("*") if not each.relative_to(path).parts[0].startswith("."))
+    found = [each for each in visible if each.suffix.lower() in IMAGES]
     if not found:
         raise ArgumentTypeError(f"there are no images in the folder {text!r}. Expected {expected}.")
     beside = [each for each in found if each.parent == path]
