@@ -139,6 +139,15 @@ def test_folders_with_other_classes(run, command, tmp_path):
     assert "['a', 'b'] and ['a', 'c']" in err
 
 
+def test_file_that_another_has_written_is_left_alone(run, command, tmp_path):
+    (tmp_path / "m.compress").mkdir()
+    (tmp_path / "m.tflite").write_text("mine")
+    code, _, err = run(*command("compiled.keras", "x.npy"))
+    assert code == 2
+    assert "Pass --overwrite" in err
+    assert (tmp_path / "m.tflite").read_text() == "mine"
+
+
 def test_validation_needs_labels(run, asked, command, tmp_path):
     code, _, err = run(*command("compiled.keras", "xy.npz", "--validation", tmp_path / "x.npy"))
     assert code == 2
