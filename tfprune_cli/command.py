@@ -22,6 +22,8 @@ from tfprune_cli.notes import note
 from tfprune_cli.parser import build_parser
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tfprune.common.tables import Report
 
 # The modules load TensorFlow: the one that is asked for is imported when its command runs.
@@ -29,13 +31,20 @@ MODULES = {
     "profile": "inspection",
     "groups": "inspection",
     "prune": "pruning",
+    "compress": "compressing",
     "export": "exporting",
     "bench": "measuring",
     "compare": "measuring",
     "report": "measuring",
 }
-_TIMED = ("bench", "compare", "report")  # a display that redraws would disturb the timing
-_SUFFIXES = {"prune": (".keras",), "export": (".tflite",), "report": (".html",), "compare": (".png", ".svg")}
+_STILL = ("bench", "compare", "report", "compress")  # a line that moves would disturb the timing, or other lines
+_SUFFIXES = {
+    "prune": (".keras",),
+    "compress": (".tflite",),
+    "export": (".tflite",),
+    "report": (".html",),
+    "compare": (".png", ".svg"),
+}
 _WIDTH = 120  # of tables in files and pipes, and where a terminal is too narrow
 
 
@@ -103,6 +112,12 @@ def _check(options: Namespace) -> None:
         for name, needed in (("mean", "labels"), ("std", "labels"), ("max_samples", "calibration")):
             if getattr(options, name) is not None and getattr(options, needed) is None:
                 raise InputError(f"--{name.replace('_', '-')} says nothing without --{needed}. Give both, or neither.")
+    if options.command == "compress" and options.scale is not None:
+        folders = [path for path in (options.data, options.validation) if path is not None and path.is_dir()]
+        if not folders:
+            raise InputError(
+                "--scale is for folders of images. Scale what is in a .npz or .npy file before you save it."
+            )
     out = _output(options)
     if out is None:
         return
@@ -111,8 +126,13 @@ def _check(options: Namespace) -> None:
         raise InputError(
             f"The output must end in {' or '.join(suffixes)}. Received: '{out}'. Try '{out.with_suffix(suffixes[0])}'."
         )
-    if out.is_file() and not options.overwrite:
+    if out.is_file() and not options.overwrite and not _goes_on(options):
         raise InputError(f"There is a file at '{out}' already. Pass --overwrite to replace it, or choose another path.")
+
+
+def _goes_on(options: Namespace) -> bool:
+    """Whether the output may be this very command's, from before: what is in the folder beside it will tell."""
+    return options.command == "compress" and not options.restart and options.out.with_suffix(".compress").is_dir()
 
 
 def _output(options: Namespace) -> Path | None:
@@ -150,9 +170,9 @@ def _quiet(debug: bool) -> Iterator[None]:
 
 
 def _status(command: str) -> contextlib.AbstractContextManager[Any]:
-    """Return a moving line on the terminal, if there is one, for commands that time nothing."""
+    """Return a moving line on the terminal, if there is one, where nothing is timed or said."""
     console = Console(stderr=True)
-    quiet = command in _TIMED or not console.is_terminal
+    quiet = command in _STILL or not console.is_terminal
     return contextlib.nullcontext() if quiet else console.status(f"tfprune {command}")
 
 
@@ -160,13 +180,17 @@ def _print(report: "Report", as_json: bool) -> None:
     if as_json:
         print(json.dumps(_finite(report.to_dict()), indent=2))
         return
-    console, table = Console(highlight=False), report.to_table()
+    print("\n\n".join(_as_text(table) for table in report.tables()))
+
+
+def _as_text(table: "Table") -> str:
+    console = Console(highlight=False)
     needed = console.measure(table, options=console.options.update(width=_WIDTH)).minimum
     if not console.is_terminal or needed > console.width:  # in too little room, rich cuts numbers off
         console.width = _WIDTH
     with console.capture() as capture:  # rich would end the process itself if nobody reads
         console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def _finite(value: Any) -> Any:

@@ -47,6 +47,11 @@ class DataFile:
             )
         return self.inputs(model), self.arrays["y"]
 
+    def read(self, model: keras.Model) -> tuple[Any, np.ndarray | None]:
+        """Return inputs as `inputs` does, and the labels `y`, or None; raise if the inputs do not fit the model."""
+        self.checked(model)
+        return self.inputs(model), self.arrays.get("y")
+
     def checked(self, model: keras.Model) -> Batch:
         """Return inputs as the model is called with them, or raise if they do not fit it."""
         inputs = _inputs(model)

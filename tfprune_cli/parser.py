@@ -1,18 +1,22 @@
 """What can stand on the command line. Nothing here loads TensorFlow."""
 
 import argparse
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from tfprune_cli.paths import data_path, history_path, keras_path, model_path, tflite_path
+from tfprune_cli.paths import data_path, history_path, keras_path, labelled_path, model_path, tflite_path
+from tfprune_cli.values import SIZES, budget, count, fraction, positive, round_to, seed
 
 MODES = ("none", "float16", "dynamic", "int8", "int16x8", "int8_weights", "int4_weights")
 _IO_DTYPES = ("float32", "int8", "uint8", "int16")
 _MODEL = "a .keras or .h5 model"
 _DATA = "a .npz with an array x, or one for each input by its name"
+LOSSES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy")
+PRESETS = ("fast", "balanced", "best")
+SCALES = ("none", "unit", "signed")
 
 _DESCRIPTION = "Look into, prune, export, time and compare Keras models and .tflite files."
 _EPILOG = """\
@@ -29,8 +33,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and unless that is a sentence that says what to do, where to read on; exit with 2."""
         message = " ".join(message.split())  # what is not recognized is quoted as it is, line breaks too
-        advice = "" if message.endswith(".") else f". See `{self.prog} --help`."
+        advice = "" if message.endswith((".", "?")) else f". See `{self.prog} --help`."
         self.exit(2, f"error: {message}{advice}\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """Return what stands on the command line; an option that is not known ends it, with the one that is meant."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            (commands,) = (each for each in self._actions if isinstance(each, argparse._SubParsersAction))
+            known = list(commands.choices[options.command]._option_string_actions)
+            near = [match for each in unknown for match in get_close_matches(each.partition("=")[0], known, 1)]
+            advice = f". Did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+        return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tfprune {version('tfprune')}")
     commands = parser.add_subparsers(prog="tfprune", title="commands", dest="command", metavar="COMMAND", required=True)
-    for add in (_profile, _groups, _prune, _export, _bench, _compare, _report):
+    for add in (_profile, _groups, _prune, _compress, _export, _bench, _compare, _report):
         add(commands)
     return parser
 
@@ -139,9 +154,9 @@ model. Expect a loss of accuracy: fine-tuning brings most of it back, and
     how_much = parser.add_argument_group(
         "how much", "either --ratio or a budget; a budget below 1 is a share of the model's own, else a number"
     )
-    how_much.add_argument("--ratio", metavar="R", type=_fraction, help="remove this share of the channels")
+    how_much.add_argument("--ratio", metavar="R", type=fraction, help="remove this share of the channels")
     for name, what in (("macs", "operations"), ("parameters", "weights"), ("bytes", "bytes of float32 weights")):
-        how_much.add_argument(f"--{name}", metavar="N", type=_positive, help=f"keep at most so many {what}")
+        how_much.add_argument(f"--{name}", metavar="N", type=positive, help=f"keep at most so many {what}")
     parser.add_argument("--criterion", choices=("l2", "l1", "fpgm"), default="l2", help="what makes a channel count")
     parser.add_argument(
         "--ranking",
@@ -149,9 +164,9 @@ model. Expect a loss of accuracy: fine-tuning brings most of it back, and
         default="local",
         help="which channels are ranked together: of a group, all, or of groups built alike",
     )
-    parser.add_argument("--min-channels", metavar="N", type=_count, default=1, help="leave every group so many")
+    parser.add_argument("--min-channels", metavar="N", type=count, default=1, help="leave every group so many")
     parser.add_argument(
-        "--round-to", metavar="N", type=_round_to, default=1, help="leave a multiple of so many; auto: of what is fast"
+        "--round-to", metavar="N", type=round_to, default=1, help="leave a multiple of so many; auto: of what is fast"
     )
     parser.add_argument("--exclude", metavar="LAYER", action="append", default=[], help="leave alone; can be repeated")
     parser.add_argument(
@@ -159,6 +174,72 @@ model. Expect a loss of accuracy: fine-tuning brings most of it back, and
     )
     _unsafe(parser)
     _overwrite(parser)
+
+
+def _compress(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = _command(
+        commands,
+        "compress",
+        "prune, fine-tune, train for int8 and export, to a budget",
+        """\
+Prune a trained model to a budget, fine-tune it, train it for int8, and write a
+checked .tflite file. What is done is kept in OUT.compress/: where it is cut
+off, the same command goes on.
+
+  tfprune compress model.keras --data train.npz --budget macs=0.5 --out model.tflite
+  tfprune compress model.keras --data photos/ --budget file=300kB --out model.tflite""",
+    )
+    parser.add_argument("model", metavar="MODEL", type=keras_path, help=_MODEL)
+    parser.add_argument("--out", metavar="OUT.tflite", type=Path, required=True, help="where the file goes")
+    parser.add_argument(
+        "--budget",
+        metavar="NAME=N,...",
+        type=budget,
+        required=True,
+        help=f"limits on {', '.join(SIZES)}; below 1, or with %%, a share of the dense model's; file=300kB, macs=1.5M",
+    )
+    _training_data(parser)
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--preset", choices=PRESETS, default="balanced", help="how much care it takes (default: balanced)"
+    )
+    training.add_argument("--epochs", metavar="N", type=count, help="epochs in all (default: the preset's 4, 12, 30)")
+    training.add_argument(
+        "--loss",
+        choices=LOSSES,
+        help="default: the one that the model is compiled with, or what labels and outputs say",
+    )
+    training.add_argument(
+        "--learning-rate",
+        metavar="R",
+        type=positive,
+        help="where fine-tuning starts (default: half of what the model is compiled with, or of Adam's 0.001)",
+    )
+    training.add_argument("--seed", metavar="N", type=seed, default=0, help="makes what is random repeatable")
+    training.add_argument("--restart", action="store_true", help="delete what is in OUT.compress/, and start anew")
+    _io(parser, ("int8", "uint8", "float32"), "int8")
+    _unsafe(parser)
+    _overwrite(parser)
+
+
+def _training_data(parser: Parser) -> None:
+    data = parser.add_argument_group(
+        "data", f"{_DATA}, and labels y; or a folder of images, with a folder for each class"
+    )
+    text = "what the model was trained on; without labels, its own answers take their place"
+    data.add_argument("--data", metavar="DATA", type=labelled_path, required=True, help=text)
+    text = "what is measured on, with labels (default: a tenth of the data is set aside)"
+    data.add_argument("--validation", metavar="DATA", type=labelled_path, help=text)
+    data.add_argument(
+        "--scale",
+        choices=SCALES,
+        help="of images: none leaves pixels at 0 to 255 (default), unit makes them 0 to 1, signed -1 to 1",
+    )
+
+
+def _io(parser: Parser, dtypes: tuple[str, ...], default: str | None) -> None:
+    text = f"type of the file's inputs and outputs (default: {default or 'what the mode says'})"
+    parser.add_argument("--io", "--io-dtype", choices=dtypes, default=default, help=text)
 
 
 def _export(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -183,10 +264,10 @@ and write the file only if they agree; else exit with 1.
         type=data_path,
         help=f"some hundred real inputs, scaled as in training; int8 and int16x8 need them: {_DATA}",
     )
-    parser.add_argument("--io", choices=_IO_DTYPES, help="type of the file's inputs and outputs (default: the mode's)")
+    _io(parser, _IO_DTYPES, None)
     parser.add_argument("--sparse", action="store_true", help="store kernels with many zeros in less room")
-    parser.add_argument("--tolerance", metavar="T", type=_positive, help="largest relative error that passes")
-    parser.add_argument("--max-samples", metavar="N", type=_count, help="calibrate on at most so many (default: 500)")
+    parser.add_argument("--tolerance", metavar="T", type=positive, help="largest relative error that passes")
+    parser.add_argument("--max-samples", metavar="N", type=count, help="calibrate on at most so many (default: 500)")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="class names, one a line, for task libraries")
     for name, default in (("mean", 0.0), ("std", 1.0)):
         text = f"with --labels: the model reads (pixel - mean) / std (default: {default:g})"
@@ -208,9 +289,9 @@ The first file is what the others are compared with.
   tfprune bench model.tflite --threads 4 --runs 500 --json""",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", type=tflite_path, help="a .tflite file")
-    parser.add_argument("--threads", metavar="N", type=_count, default=1, help="threads of the interpreter")
-    parser.add_argument("--runs", metavar="N", type=_count, default=100, help="timed runs of each (default: 100)")
-    parser.add_argument("--warmup", metavar="N", type=_count, default=10, help="runs before these (default: 10)")
+    parser.add_argument("--threads", metavar="N", type=count, default=1, help="threads of the interpreter")
+    parser.add_argument("--runs", metavar="N", type=count, default=100, help="timed runs of each (default: 100)")
+    parser.add_argument("--warmup", metavar="N", type=count, default=10, help="runs before these (default: 10)")
 
 
 def _compare(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -231,8 +312,8 @@ are compared with. A Keras model stands with the size and latency of the float
         "--data", metavar="DATA.npz", type=data_path, required=True, help=f"{_DATA}, and labels y: integers or one-hot"
     )
     parser.add_argument("--picture", metavar="OUT", type=Path, help="draw it: a .png or .svg file")
-    parser.add_argument("--runs", metavar="N", type=_count, default=50, help="timed runs of each (default: 50)")
-    parser.add_argument("--max-samples", metavar="N", type=_count, help="use at most so many samples")
+    parser.add_argument("--runs", metavar="N", type=count, default=50, help="timed runs of each (default: 50)")
+    parser.add_argument("--max-samples", metavar="N", type=count, help="use at most so many samples")
     _unsafe(parser)
     _overwrite(parser)
 
@@ -260,30 +341,3 @@ Write one HTML page about models and files, that can be sent and read offline.
 
 def _several_models(parser: Parser) -> None:
     parser.add_argument("models", metavar="MODEL", nargs="+", type=model_path, help="a .keras, .h5 or .tflite file")
-
-
-def _number(convert: Callable[[str], float], expected: str, allowed: Callable[[float], bool], text: str) -> float:
-    try:
-        value = convert(text)
-    except ValueError:
-        value = math.nan
-    if not allowed(value):
-        raise argparse.ArgumentTypeError(f"expected {expected}. Received: {text!r}.")
-    return value
-
-
-def _count(text: str) -> int:
-    return int(_number(int, "a whole number of at least 1", lambda value: value >= 1, text))
-
-
-def _round_to(text: str) -> int | str:
-    return text if text == "auto" else _count(text)
-
-
-def _positive(text: str) -> float:
-    return _number(float, "a number above 0", lambda value: 0 < value < math.inf, text)
-
-
-def _fraction(text: str) -> float:
-    expected = "the share to remove, a number from 0 to below 1: 0.4 removes 40%"
-    return _number(float, expected, lambda value: 0 <= value < 1, text)

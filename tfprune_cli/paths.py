@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 KERAS = (".keras", ".h5", ".hdf5")
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _HDF5, _NUMPY, _TFLITE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"TFL3"
 
 
@@ -43,6 +44,22 @@ def model_path(text: str) -> Path:
 def data_path(text: str) -> Path:
     """Return the path of a `.npz` or `.npy` file; see `keras_path`."""
     return _checked(text, (".npz", ".npy"))
+
+
+def labelled_path(text: str) -> Path:
+    """Return the path of a `.npz` or `.npy` file, or of a folder of images; see `keras_path`."""
+    path = Path(text)
+    if not path.is_dir():
+        return data_path(text)
+    expected = f"{path}/CLASS/IMAGE, with one folder for each class; images end in {', '.join(IMAGES)}"
+    visible = (each for each in path.rglob("*") if not each.relative_to(path).parts[0].startswith("."))
+    found = [each for each in visible if each.suffix.lower() in IMAGES]
+    if not found:
+        raise ArgumentTypeError(f"there are no images in the folder {text!r}. Expected {expected}.")
+    beside = [each for each in found if each.parent == path]
+    if beside and len(beside) < len(found):
+        raise ArgumentTypeError(f"{str(beside[0])!r} lies beside the folders of the classes. Expected {expected}.")
+    return path
 
 
 def history_path(text: str) -> Path:

@@ -62,9 +62,9 @@ def make_files(folder, epochs):
     keras.utils.set_random_seed(0)
     model = build() if epochs else randomize(build())
     log = folder / "log.csv"
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
     if epochs:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
         model.fit(x, y, 50, epochs, verbose=0, callbacks=[keras.callbacks.CSVLogger(log)])
     else:
         log.write_text("epoch,accuracy,loss\n0,0.5,1.0\n")

@@ -10,7 +10,8 @@ from tfprune_cli import main
 from tfprune_cli.errors import exit_code, one_line
 from tfprune_cli.parser import MODES, build_parser
 
-COMMANDS = ("profile", "groups", "prune", "export", "bench", "compare", "report")
+COMMANDS = ("profile", "groups", "prune", "compress", "export", "bench", "compare", "report")
+COMPRESS = ["compress", "{model}", "--data", "{data}", "--out", "m.tflite"]
 
 
 def test_help_fits_one_screen(run, monkeypatch):
@@ -53,7 +54,9 @@ def test_version(run):
         ([], "COMMAND"),
         (["shrink"], "invalid choice: 'shrink'"),
         (["profile"], "MODEL. See `tfprune profile --help`"),
-        (["profile", "{model}", "--jsn"], "--jsn"),
+        (["profile", "{model}", "--jsn"], "--jsn. Did you mean --json?"),
+        (["profile", "{model}", "--zzz"], "--zzz. See `tfprune --help`"),
+        (["prune", "{model}", "out.keras", "--ration=0.5"], "Did you mean --ratio?"),
         (["prune", "{model}", "out.keras"], "either --ratio"),
         (["prune", "{model}", "out.keras", "--ratio", "0.5", "--macs", "0.5"], "either --ratio"),
         (["prune", "{model}", "out.keras", "--ratio", "1.5"], "0.4 removes 40%"),
@@ -61,6 +64,11 @@ def test_version(run):
         (["prune", "{model}", "out.keras", "--macs", "-1"], "a number above 0"),
         (["export", "{model}", "out.tflite", "--quantize", "int7"], "invalid choice: 'int7'"),
         (["bench", "{file}", "--runs", "0"], "at least 1"),
+        ([*COMPRESS, "--budget", "mac=0.5"], "Did you mean macs?"),
+        ([*COMPRESS, "--budget", "macs=0.5", "--seed", "-1"], "2**31"),
+        ([*COMPRESS, "--budget", "macs=0.5", "--scale", "unit"], "--scale is for folders of images"),
+        ([*COMPRESS, "--budget", "macs=0.5", "--validation", "{empty}"], "there are no images"),
+        (["compress", "{model}", "--data", "{data}", "--budget", "macs=0.5"], "--out"),
         (["bench", "{file}", "--threads", "x"], "at least 1"),
         (["compare", "{model}"], "--data"),
     ],
@@ -68,7 +76,8 @@ def test_version(run):
 def test_wrong_usage_is_one_line_before_any_work(run, files, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tfprune_cli.command.importlib.import_module", lambda name: pytest.fail("work was begun"))
-    code, out, err = run(*(part.format(model=files / "model.keras", file=files / "model.tflite") for part in arguments))
+    places = {"model": files / "model.keras", "file": files / "model.tflite", "data": files / "data.npz"}
+    code, out, err = run(*(part.format(**places, empty=files / "folder.tflite") for part in arguments))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -85,12 +94,17 @@ def test_wrong_usage_is_one_line_before_any_work(run, files, tmp_path, monkeypat
         ),
         (["export", "{model}", "out.tflite", "--io", "int8"], "Received: --io int8"),
         (["export", "{model}", "out.tflite", "--quantize", "dynamic", "--sparse"], "--sparse cannot be used with"),
+        (
+            ["compress", "{model}", "--data", "{data}", "--out", "m.tflite", "--budget", "macs=0.5", "--epochs", "1"],
+            "--epochs 1. Train longer.",
+        ),
         (["prune", "{model}", "out.keras", "--macs", "0.0001"], "`tfprune groups MODEL` shows what is frozen"),
     ],
 )
 def test_errors_of_the_library_speak_of_options(run, files, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(*(part.format(model=files / "model.keras") for part in arguments))
+    places = {"model": files / "model.keras", "data": files / "data.npz"}
+    code, out, err = run(*(part.format(**places) for part in arguments))
     assert (code, out) == (2, "")
     assert words in err
     assert all(python not in err for python in ('="', "='", "=True", "=None", "Budget("))

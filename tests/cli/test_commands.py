@@ -235,11 +235,12 @@ def test_models_of_the_library_load(run, tmp_path):
 
 WRITING = {
     "prune": ["prune", "{files}/model.keras", "{out}", "--ratio", "0.5"],
+    "compress": ["compress", "{files}/model.keras", "--data", "{files}/x.npy", "--budget", "file=5k", "--out", "{out}"],
     "export": ["export", "{files}/model.keras", "{out}"],
     "report": ["report", "{files}/model.keras", "--out", "{out}"],
     "compare": ["compare", "{files}/model.keras", "--data", "{files}/data.npz", "--picture", "{out}"],
 }
-SUFFIXES = {"prune": ".keras", "export": ".tflite", "report": ".html", "compare": ".png"}
+SUFFIXES = {"prune": ".keras", "compress": ".tflite", "export": ".tflite", "report": ".html", "compare": ".png"}
 
 
 @pytest.mark.parametrize("command", WRITING)

@@ -6,6 +6,7 @@ MODEL_COMMANDS = {
     "profile": ["profile", "{file}"],
     "groups": ["groups", "{file}"],
     "prune": ["prune", "{file}", "{out}.keras", "--ratio", "0.5"],
+    "compress": ["compress", "{file}", "--out", "{out}.tflite", "--data", "{files}/data.npz", "--budget", "macs=0.5"],
     "export": ["export", "{file}", "{out}.tflite"],
     "compare": ["compare", "{file}", "--data", "{files}/data.npz"],
     "report": ["report", "{file}", "--out", "{out}.html"],
@@ -16,6 +17,16 @@ FILE_COMMANDS = {
 }
 DATA_COMMANDS = {
     "prune": ["prune", "{files}/model.keras", "{out}.keras", "--ratio", "0.5", "--data", "{file}"],
+    "compress": [
+        "compress",
+        "{files}/model.keras",
+        "--out",
+        "{out}.tflite",
+        "--data",
+        "{file}",
+        "--budget",
+        "macs=0.5",
+    ],
     "export": ["export", "{files}/model.keras", "{out}.tflite", "--quantize", "int8", "--calibration", "{file}"],
     "compare": ["compare", "{files}/model.keras", "--data", "{file}", "--runs", "1"],
     "report": ["report", "{files}/model.keras", "--out", "{out}.html", "--data", "{file}"],
@@ -94,7 +105,7 @@ def test_data_without_labels(run, command, files, tmp_path):
     check_refused(run, DATA_COMMANDS[command], "without_y.npz", files, tmp_path, "needs an array y")
 
 
-@pytest.mark.parametrize("command", ["groups", "prune", "export"])
+@pytest.mark.parametrize("command", ["groups", "prune", "compress", "export"])
 def test_file_where_a_keras_model_is_needed(run, command, files, tmp_path):
     check_refused(run, MODEL_COMMANDS[command], "model.tflite", files, tmp_path, "takes Keras models")
 

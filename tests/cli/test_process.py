@@ -41,6 +41,8 @@ WRONG_USAGE = [
         for flag in ("--min-channels", "--round-to")
     ),
     ["prune", "model.keras", "small.keras", "--bytes", "inf"],
+    ["compress", "model.keras", "--data", "data.npz", "--out", "m.tflite", "--budget", "latency=8ms"],
+    ["compress", "model.keras", "--data", ".", "--out", "m.tflite", "--budget", "macs=0.5"],
     ["export", "model.keras", "m.tflite", "--quantize", "int7"],
     ["export", "model.keras", "m.tflite", "--tolerance", "-1"],
     ["compare", "model.keras"],

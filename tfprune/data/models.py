@@ -15,12 +15,13 @@ _UNKNOWN_CLASS = re.compile(r"(?:Could not locate class|Unknown layer:|Unknown o
 _MAX_REASON = 200
 
 
-def load_model(path: str | os.PathLike[str], *, unsafe: bool = False) -> keras.Model:
-    """Load a Keras model from a file, without its optimizer and loss.
+def load_model(path: str | os.PathLike[str], *, unsafe: bool = False, compiled: bool = False) -> keras.Model:
+    """Load a Keras model from a file.
 
     Args:
         path: A `.keras` file, or an `.h5` file with the whole model.
         unsafe: Whether Python code that is stored in the file, as that of a Lambda layer, may run.
+        compiled: Whether optimizer, loss and metrics come along, if they are in the file.
 
     Returns:
         The model.
@@ -40,7 +41,7 @@ def load_model(path: str | os.PathLike[str], *, unsafe: bool = False) -> keras.M
     """
     path = check_model_path(path)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=not unsafe)
+        model = keras.saving.load_model(path, compile=compiled, safe_mode=not unsafe)
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise ValueError(_explain(path, str(error))) from error
     if not isinstance(model, keras.Model):
