@@ -1,6 +1,6 @@
 """What `informed_choice.py` has measured: rows of one task, seed, budget and choice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ WAYS = ("recalibrated", "head", "body", "all")
 """What is done after the choice."""
 
 
-def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Return all rows; new ones take the place of old ones of the same task, seed, budget and choice."""
-    key = lambda row: (row["task"], row["seed"], -row["budget"], row["choice"])  # noqa: E731
+def merged(old: Sequence[Row], new: Sequence[Row], by: str = "choice") -> list[Row]:
+    """Return all rows; new ones replace old ones of the same task, seed, budget and choice, or what `by` is."""
+    key = lambda row: (row["task"], row["seed"], -row["budget"], row[by])  # noqa: E731
     return [row for _, row in sorted({key(row): row for row in [*old, *new]}.items())]
 
 
@@ -23,4 +23,9 @@ def lost(rows: Sequence[Row], budget: float) -> dict[tuple[str, str], float]:
         if row["budget"] == budget:
             for way in WAYS:
                 found.setdefault((row["choice"], way), {}).setdefault(row["task"], []).append(row["dense"] - row[way])
-    return {key: 100 * float(np.mean([np.mean(each) for each in tasks.values()])) for key, tasks in found.items()}
+    return {key: mean_points(tasks) for key, tasks in found.items()}
+
+
+def mean_points(tasks: Mapping[str, Sequence[float]]) -> float:
+    """Return the mean over tasks of the mean over seeds, in points."""
+    return 100 * float(np.mean([np.mean(each) for each in tasks.values()]))

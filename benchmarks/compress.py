@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
+from _informed_rows import mean_points, merged
 from _informed_tasks import TASKS
 from _shared import Claim, arguments, conclude, note
 
@@ -85,19 +85,13 @@ def measure(name: str, seed: int, budget: float, way: str, options: Any) -> dict
     return key | found
 
 
-def merged(old: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all rows; a new one takes the place of an old one of the same task, seed, budget and way."""
-    key = lambda row: (row["task"], row["seed"], -row["budget"], row["way"])  # noqa: E731
-    return [row for _, row in sorted({key(row): row for row in [*old, new]}.items())]
-
-
 def lost(rows: Sequence[dict[str, Any]], budget: float, way: str) -> float | None:
     """Return the points that the int8 file lost, as the mean over tasks of the mean over seeds."""
     tasks: dict[str, list[float]] = {}
     for row in rows:
         if (row["budget"], row["way"]) == (budget, way):
             tasks.setdefault(row["task"], []).append(row["dense"] - row["int8"])
-    return 100 * float(np.mean([np.mean(each) for each in tasks.values()])) if tasks else None
+    return mean_points(tasks) if tasks else None
 
 
 def check(rows: Sequence[dict[str, Any]]) -> list[Claim]:
@@ -136,7 +130,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         for name in options.tasks:
             for budget in options.budgets:
                 for way in options.ways:
-                    rows = merged(rows, measure(name, seed, budget, way, options))
+                    rows = merged(rows, [measure(name, seed, budget, way, options)], by="way")
                     status = conclude(options.out, check(rows), {"epochs": options.epochs}, rows)
     return status
 

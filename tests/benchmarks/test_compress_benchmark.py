@@ -21,7 +21,7 @@ def test_claims_fail_where_too_much_is_lost_or_the_first_version_does_better():
 
 
 def test_a_new_row_takes_the_place_of_an_old_one():
-    assert compress.merged([row("a", 0, 0.8), row("a", 1, 0.7)], row("a", 0, 0.9)) == [
+    assert compress.merged([row("a", 0, 0.8), row("a", 1, 0.7)], [row("a", 0, 0.9)], by="way") == [
         row("a", 0, 0.9),
         row("a", 1, 0.7),
     ]

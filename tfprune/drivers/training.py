@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -107,8 +108,14 @@ class Fit(Training):
         span = {"first_step": self.first_step, "last_step": self.last_step}
         rest: dict[str, Any] = {name: step for name, step in span.items() if step}
         if self.teacher is not None:
-            rest["teacher"] = model_fingerprint(self.teacher)
+            rest["teacher"] = self._teacher_fingerprint
         return {"epochs": self.epochs, "learning_rate": rate, "callbacks": callbacks, **named, **rest}
+
+    @cached_property
+    def _teacher_fingerprint(self) -> str:
+        """Taken once: settings are asked for again and again, and a teacher never changes."""
+        assert self.teacher is not None
+        return model_fingerprint(self.teacher)
 
     def summary(self) -> str:
         """Return for how long, and from which rate."""

@@ -20,6 +20,7 @@ from tfprune.data import Reader, inputs_of
 from tfprune.graph import ChannelGroup, check_built
 from tfprune.parts.ranking import AnyRanking, Cost, Ranking, as_ranking
 from tfprune.reconstruction import reconstruct
+from tfprune.shrinking.budget import Budget
 from tfprune.shrinking.choice import Amount
 from tfprune.shrinking.order import Scores
 from tfprune.shrinking.recalibration import batch_normalizations, recalibrate
@@ -72,7 +73,9 @@ class Judge:
             ValueError: If the criterion needs data that there is not, or the ranking does not fit.
         """
         if ranking is None:
-            ranking = "local" if data is None or criterion is not None else _informed_ranking(amount)
+            ranking = (
+                "local" if data is None or criterion is not None or amount.by_group else informed_ranking(amount.budget)
+            )
         if criterion is None:
             criterion = l2_norm if data is None else GroupFisher(_TEMPERATURE)
         ranked = as_ranking(ranking)
@@ -162,12 +165,15 @@ def _gathered(model: keras.Model, data: Any, criterion: ChannelCriterion, needs:
     return gather(model, data, needs, loss=criterion.loss, temperature=criterion.temperature, max_samples=MAX_SAMPLES)
 
 
-def _informed_ranking(amount: Amount) -> Ranking:
-    """The best that is known for Fisher information: it says how many channels go where, unless the user does."""
-    if amount.by_group:
-        return Ranking()
-    cost: Cost = "macs" if amount.budget is None or amount.budget.macs is not None else "parameters"
-    return Ranking("global", normalize="none", cost=cost)
+def informed_ranking(budget: Budget | None, floor: float | None = None) -> Ranking:
+    """Return the best that is known for Fisher information, where nobody has said how many channels of each group go.
+
+    Args:
+        budget: What is to be met; None for a ratio.
+        floor: What of every group stays at least; None for the ranking's own.
+    """
+    cost: Cost = "macs" if budget is None or budget.macs is not None else "parameters"
+    return Ranking("global", normalize="none", cost=cost, floor=floor)
 
 
 def _check_ranking(amount: Amount, ranking: Ranking) -> None:

@@ -93,8 +93,8 @@ def whole(trained, tmp_path_factory):
     return report, before, after
 
 
-def chooser(informed=False, repairs=False, **granularity):
-    return Chooser(arrays(), informed, repairs, CompressOptions(**granularity).granularity())
+def chooser(informed=False, **granularity):
+    return Chooser(arrays(), informed, CompressOptions(**granularity).granularity())
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 """Which channels a pass removes, and what makes up for them before any training."""
 
+import contextlib
 from typing import Any
 
 import keras
 
 from tfprune.granularity import Channel
-from tfprune.parts.ranking import Cost, Ranking
 from tfprune.reconstruction import reconstruct
 from tfprune.shrinking.budget import Budget, OutOfReachError
-from tfprune.shrinking.judging import MAX_SAMPLES, informed_statistics
+from tfprune.shrinking.judging import MAX_SAMPLES, informed_ranking, informed_statistics
 from tfprune.shrinking.one_shot import choose_widths, prune_channels
 from tfprune.shrinking.widths import Widths
 from tfprune.statistics import Statistics
@@ -23,12 +23,11 @@ class Chooser:
     Args:
         data: Samples to gather statistics on and to repair with; in any form that can be read again.
         informed: Whether the data decides. Else norms of kernels do, at one ratio for all groups.
-        repairs: Whether `repair` does anything.
         granularity: Which numbers of channels may stay; None for any.
     """
 
-    def __init__(self, data: Any, informed: bool, repairs: bool, granularity: Channel | None = None) -> None:
-        self._data, self._informed, self._repairs = data, informed, repairs
+    def __init__(self, data: Any, informed: bool, granularity: Channel | None = None) -> None:
+        self._data, self._informed = data, informed
         self.granularity = granularity
         self._known: tuple[keras.Model, Statistics] | None = None
 
@@ -44,21 +43,20 @@ class Chooser:
         """
         if not self._informed:
             return choose_widths(model, budget=budget, granularity=self.granularity)
-        cost: Cost = "macs" if budget.macs is not None else "parameters"
-        for floor in _FLOORS:
-            ranking = Ranking("global", normalize="none", cost=cost, floor=floor)
-            try:
-                return choose_widths(
-                    model,
-                    budget=budget,
-                    data=self._statistics(model),
-                    ranking=ranking,
-                    granularity=self.granularity,
-                )
-            except OutOfReachError:
-                if floor == _FLOORS[-1]:
-                    raise
-        raise AssertionError("the last floor returns or raises")
+        *floors, lowest = _FLOORS
+        for floor in floors:
+            with contextlib.suppress(OutOfReachError):
+                return self._widths_above(floor, model, budget)
+        return self._widths_above(lowest, model, budget)
+
+    def _widths_above(self, floor: float, model: keras.Model, budget: Budget) -> Widths:
+        return choose_widths(
+            model,
+            budget=budget,
+            data=self._statistics(model),
+            ranking=informed_ranking(budget, floor),
+            granularity=self.granularity,
+        )
 
     def pruned(self, model: keras.Model, widths: Widths) -> keras.Model:
         """Return a model with these widths, its channels the most important ones; nothing is repaired yet."""
@@ -70,8 +68,7 @@ class Chooser:
         What is left of the features hardly differs from channel to channel, and the answers of the larger model take
         large weights of them: an output layer that is refitted is worth more at once, but trains badly.
         """
-        if self._repairs:
-            reconstruct(small, model, self._data, layers="body", max_samples=MAX_SAMPLES)
+        reconstruct(small, model, self._data, layers="body", max_samples=MAX_SAMPLES)
 
     def _statistics(self, model: keras.Model) -> Statistics:
         """What the data says of a model; gathered once, as its weights do not change while channels are chosen."""

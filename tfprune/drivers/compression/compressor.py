@@ -139,7 +139,7 @@ class _Pass:
         settings = self._settings()
         with Run(folder, settings, restart=options.restart, display=display, how_to_restart=HOW_TO_RESTART) as run:
             files = Int8Files(run.path / "sizes", self._data, options.io_dtype, display)
-            chooser = Chooser(self._data.training, options.informed, options.repair, options.granularity())
+            chooser = Chooser(self._data.training, options.informed, options.granularity())
             macs, limits = self._plan(run, files, chooser)
             steps = self._steps(files, chooser, run)
             phases, pruned, aware = self._train(run, steps.phases(profile(self._dense).macs, macs, limits))
@@ -213,16 +213,18 @@ class _Pass:
         reports = [_phase_report("dense", {}, pruned, dense)]
         for phase, (record, model) in zip(phases, run.follow(phases, self._dense), strict=True):
             pruned = pruned if record.name == QUANTIZE else model
-            report = _phase_report(record.name, phase.all_settings(), pruned, record.facts["score"])
-            cut, repaired = (run.notes.get(f"{record.name} {when}") for when in ("cut", "repaired"))
-            reports.append(dataclasses.replace(report, cut=cut, repaired=repaired))
+            untrained = {when: run.notes.get(f"{record.name} {when}") for when in ("cut", "repaired")}
+            score = record.facts["score"]
+            reports.append(_phase_report(record.name, phase.all_settings(), pruned, score, **untrained))
             run.display.say(f"    {reports[-1].macs:,} MACs, score {record.facts['score']:.4g} (dense {dense:.4g})")
         return reports, pruned, model
 
 
-def _phase_report(name: str, settings: dict[str, Any], model: keras.Model, score: float) -> PhaseReport:
+def _phase_report(
+    name: str, settings: dict[str, Any], model: keras.Model, score: float, **untrained: float | None
+) -> PhaseReport:
     sizes, epochs, rate = profile(model), settings.get("epochs", 0), settings.get("learning_rate", 0.0)
-    return PhaseReport(name, epochs, rate, sizes.parameters, sizes.macs, score)
+    return PhaseReport(name, epochs, rate, sizes.parameters, sizes.macs, score, **untrained)
 
 
 def _warn(report: CompressionReport) -> None:
